@@ -1,0 +1,1 @@
+"""Prepared data sets: readers for training, one preparer per data set."""

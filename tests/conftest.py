@@ -1,0 +1,19 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of stand-in raw data sets (not part of the product); skips where it is absent."""
+    root = Path(os.environ.get("MILES_SHARED", REPO.parent / "shared")) / "data"
+    if not root.is_dir():
+        pytest.skip(f"stand-in data not found at {root}: set MILES_SHARED to test on it")
+    return root
