@@ -1,0 +1,86 @@
+# Every target sets up what it needs: a virtual environment, pinned installs, data.
+# Needs make, git and Python 3.11 to 3.13. `make` alone lists the targets.
+#   PYTHON=/path/to/python3   interpreter the virtual environment is made from
+#   VENV=.venv                where it lives
+#   ARGS="..."                appended to the command of test, test-slow, demo and bench
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-slow lint type data reproduce-paper tables bench lock clean
+
+VENV ?= .venv
+PY := "$(VENV)/bin/python"
+CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+BUDGET ?= mini
+DATASETS ?= smnist_mini
+ARGS ?=
+# Several workers share the cores: no job may take them all.
+export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP := $(PY) -m pip --quiet install --prefer-binary -c constraints.txt
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
+	  printf '  %-16s %s\n' "$$name" "$$text"; done
+
+setup: $(VENV)/.setup ## Make .venv and install the pinned packages (5-6 GB; once)
+
+$(VENV)/bin/python:
+	@for python in $(CANDIDATES); do \
+	  "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	    || continue; \
+	  "$$python" -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "error: $$python cannot make virtual environments: install its venv package" \
+	         "(Debian and Ubuntu: python3-venv), then run make again" >&2; exit 2; }; \
+	  echo "Making $(VENV) with $$("$$python" --version)"; \
+	  rm -rf "$(VENV)"; "$$python" -m venv "$(VENV)"; exit; \
+	done; \
+	echo "error: no Python 3.11 to 3.13 among: $(CANDIDATES). Install one or name it:" \
+	     "make PYTHON=/path/to/python3.11" >&2; exit 2
+
+$(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing the pinned packages (a few minutes the first time)"
+	@$(PIP) -e '.[dev]'
+	@touch "$@"
+
+# The slow suite also drives a local Ray cluster.
+$(VENV)/.setup-slow: $(VENV)/.setup
+	@$(PIP) -e '.[dev,ray]'
+	@touch "$@"
+
+data: setup ## Prepare the embedded data set smnist_mini (real written and spoken digits)
+	@$(PY) scripts/prepare_data.py dataset=smnist_mini
+
+demo: data ## Compare the strategies on smnist_mini: table in the terminal and in results/tables/
+	$(PY) train.py experiment=demo_unimodal
+	$(PY) train.py experiment=demo $(ARGS)
+	$(PY) scripts/reproduce.py tables
+
+test: data ## Run the tests, the slow ones excepted
+	$(PY) -m pytest $(ARGS)
+
+test-slow: data $(VENV)/.setup-slow ## Run the slow tests only
+	$(PY) -m pytest -m slow $(ARGS)
+
+lint: setup ## Check style and formatting
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+type: setup ## Check types
+	$(PY) -m mypy
+
+reproduce-paper: data ## Run the paper's protocol: BUDGET=smoke|mini|paper DATASETS=a,b
+	$(PY) scripts/reproduce.py run --budget $(BUDGET) --datasets $(DATASETS)
+
+tables: setup ## Rebuild tables, figures and report from the run records
+	$(PY) scripts/reproduce.py tables
+
+bench: data ## Measure speed against a bare loop and the usual recipe
+	$(PY) scripts/bench.py $(ARGS)
+
+lock: setup ## Resolve constraints.txt anew (for maintainers; then run the tests)
+	@$(PY) -m pip --quiet install uv
+	$(PY) scripts/lock.py
+
+clean: ## Remove .venv and caches; keeps data/ and results/
+	rm -rf "$(VENV)" build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
