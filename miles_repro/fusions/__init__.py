@@ -1,0 +1,1 @@
+"""Fusion methods, one file each; ``base`` says what a fusion must give."""

@@ -1,0 +1,1 @@
+"""Balancing strategies, one file each; ``base`` says when each hook is called."""
