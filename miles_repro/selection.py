@@ -1,0 +1,257 @@
+"""Which runs count: the choice of trials and learning rates, made from validation numbers alone.
+
+Nothing here opens a record's test fields (``test``, ``gap``, ``missing``, ``noise``,
+``utilization``): a record without them selects the same. Imports nothing heavy, so composing a
+configuration can use it.
+
+The rules
+---------
+- Ordinary runs choose: finished, no searched value fixed by hand (``pinned`` empty), utilization
+  measured on validation data (``source: train`` is the paper's Table VI, kept apart).
+- One protocol per data set and budget: same data fingerprint, split scheme, epochs and batch size.
+  Of several, the one with most runs (then the one finished last) counts; the others are left out
+  and counted in every caption.
+- Best epoch: chosen inside the run by the fused validation metric, the first one wins ties.
+- Best trial of a cell (data set, budget, fusion, strategy): highest mean fused validation metric
+  over the *search seeds*, the seeds that most trials have run. So re-running the winner over more
+  seeds never changes the winner. Ties: the lowest trial number.
+- Best unimodal learning rate: the same rule over rates; ties: the smallest rate.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from miles_repro.errors import UserError
+
+Record = Mapping[str, Any]
+"""One summary.json."""
+
+Key = TypeVar("Key", int, float)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs a table entry speaks of: the selected trial of one cell, one run per seed."""
+
+    dataset: str
+    budget: str
+    fusion: str
+    strategy: str
+    trial: int
+    trials: int
+    runs: tuple[Record, ...]
+    searched: tuple[Record, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run["seed"] for run in self.runs]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One data set at one budget: its cells by (fusion, strategy), and what had to stay outside.
+
+    records: every finished run under the study's protocol, ablations included.
+    left_out: run id -> why it is not comparable.
+    """
+
+    dataset: str
+    budget: str
+    records: tuple[Record, ...]
+    cells: dict[tuple[str, str], Cell]
+    left_out: dict[str, str]
+
+    @property
+    def strong(self) -> str:
+        return str(self.records[0]["strong"])
+
+    @property
+    def weak(self) -> str:
+        return str(self.records[0]["weak"])
+
+    @property
+    def metric(self) -> str:
+        return str(self.records[0]["metric"])
+
+    @property
+    def fusions(self) -> list[str]:
+        order = {"concat": 0, "sum": 1}
+        found = {fusion for fusion, strategy in self.cells if not is_unimodal(strategy)}
+        return sorted(found, key=lambda fusion: (order.get(fusion, 2), fusion))
+
+
+def is_unimodal(strategy: str) -> bool:
+    return strategy.startswith("unimodal_")
+
+
+def setting(record: Record, section: str, key: str) -> Any:
+    """One value of the run's configuration, None where it has none."""
+    return (record["config"].get(section) or {}).get(key)
+
+
+def source(record: Record) -> str:
+    """Which split the run measured utilization on: ``val`` unless its strategy says ``train``."""
+    return "train" if setting(record, "strategy", "source") == "train" else "val"
+
+
+def ordinary(record: Record) -> bool:
+    """Whether the run may be selected: nothing searched was fixed by hand."""
+    return not record["pinned"] and source(record) == "val"
+
+
+def protocol(record: Record) -> tuple[Hashable, ...]:
+    """What all runs of one comparison must share."""
+    config = record["config"]
+    return (
+        record["data_fingerprint"],
+        setting(record, "dataset", "scheme"),
+        config.get("epochs"),
+        config.get("batch_size"),
+    )
+
+
+def same_but(record: Record, *paths: str) -> str:
+    """Canonical text of a run's configuration without `paths` (``seed``, ``strategy.tau``)."""
+    config = {k: dict(v) if isinstance(v, Mapping) else v for k, v in record["config"].items()}
+    for path in paths:
+        section, _, key = path.partition(".")
+        if not key:
+            config.pop(section, None)
+        elif isinstance(config.get(section), dict):
+            config[section].pop(key, None)
+    return json.dumps(config, sort_keys=True, default=str)
+
+
+def studies(records: Iterable[Record]) -> list[Study]:
+    """Group finished runs into studies, in order of data set and budget."""
+    grouped: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in {record["run_id"]: record for record in records}.values():
+        if record["status"] == "done":
+            grouped[record["dataset"], record["budget"]].append(record)
+    return [_study(*key, grouped[key]) for key in sorted(grouped)]
+
+
+def study(records: Iterable[Record], dataset: str, budget: str) -> Study | None:
+    """The study of one data set and budget, None where nothing has run."""
+    found = studies(r for r in records if (r["dataset"], r["budget"]) == (dataset, budget))
+    return found[0] if found else None
+
+
+def _study(dataset: str, budget: str, records: Sequence[Record]) -> Study:
+    kept, others = _majority(records, [protocol(record) for record in records])
+    left_out = {r["run_id"]: "other data, split, epochs or batch size" for r in others}
+    by_cell: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in filter(ordinary, kept):
+        by_cell[record["fusion"], record["strategy"]].append(record)
+    cells = {}
+    for (fusion, strategy), runs in sorted(by_cell.items()):
+        runs, variants = _one_configuration_per_trial(runs)
+        left_out |= {r["run_id"]: "other configuration of the same trial" for r in variants}
+        trial = _best_trial(runs)
+        chosen = tuple(sorted((r for r in runs if r["trial"] == trial), key=lambda r: r["seed"]))
+        trials = len({run["trial"] for run in runs})
+        cells[fusion, strategy] = Cell(
+            dataset, budget, fusion, strategy, trial, trials, chosen, tuple(runs)
+        )
+    return Study(dataset, budget, tuple(kept), cells, left_out)
+
+
+def _one_configuration_per_trial(runs: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """Within one trial only the seed may differ: keep the configuration with most runs."""
+    by_trial: defaultdict[int, list[Record]] = defaultdict(list)
+    for run in runs:
+        by_trial[run["trial"]].append(run)
+    kept: list[Record] = []
+    others: list[Record] = []
+    for group in by_trial.values():
+        if len(group) == 1:
+            kept += group
+            continue
+        same, different = _majority(group, [same_but(run, "seed") for run in group])
+        kept += same
+        others += different
+    return kept, others
+
+
+def _majority(
+    records: Sequence[Record], keys: Sequence[Hashable]
+) -> tuple[list[Record], list[Record]]:
+    """Records of the most frequent key (ties: finished last), and the rest."""
+    counts = Counter(keys)
+    if len(counts) == 1:
+        return list(records), []
+    latest: dict[Hashable, str] = {}
+    for record, key in zip(records, keys, strict=True):
+        latest[key] = max(latest.get(key, ""), str(record.get("finished") or ""))
+    winner = max(counts, key=lambda key: (counts[key], latest[key], repr(key)))
+    pairs = list(zip(records, keys, strict=True))
+    return [r for r, key in pairs if key == winner], [r for r, key in pairs if key != winner]
+
+
+def _validation(record: Record) -> float:
+    """Fused validation metric at the run's best epoch; a diverged run scores below any other."""
+    value = record["val"]["fused"]["metric"]
+    return float(value) if value is not None and math.isfinite(value) else -math.inf
+
+
+def _best(scored: Iterable[tuple[Key, int, float]]) -> Key:
+    """Key with the highest mean over the search seeds, from (key, seed, score) triples."""
+    table: defaultdict[Key, dict[int, list[float]]] = defaultdict(dict)
+    for key, seed, score in scored:
+        table[key].setdefault(seed, []).append(score)
+    counts = Counter(seed for seeds in table.values() for seed in seeds)
+    most = max(counts.values())
+    search = {seed for seed, count in counts.items() if count == most}
+    candidates = [key for key, seeds in table.items() if search <= seeds.keys()]
+    if not candidates:  # disjoint sets of trials per seed: compare within the lowest seed
+        search = {min(search)}
+        candidates = [key for key, seeds in table.items() if search <= seeds.keys()]
+
+    def mean(key: Key) -> float:
+        scores = [sum(table[key][seed]) / len(table[key][seed]) for seed in search]
+        return sum(scores) / len(scores)
+
+    return min(candidates, key=lambda key: (-mean(key), key))
+
+
+def _best_trial(runs: Sequence[Record]) -> int:
+    return _best((run["trial"], run["seed"], _validation(run)) for run in runs)
+
+
+def best_trial(
+    records: Iterable[Record], dataset: str, fusion: str, strategy: str, budget: str
+) -> int:
+    """Number of the best trial of one cell. Raises UserError where no ordinary run has finished."""
+    found = study((r for r in records if r["strategy"] == strategy), dataset, budget)
+    cell = found and found.cells.get((fusion, strategy))
+    if not cell:
+        raise UserError(
+            f"no finished run of dataset={dataset} fusion={fusion} strategy={strategy} "
+            f"budget={budget} to choose the best trial from: run its trials first"
+        )
+    return cell.trial
+
+
+def best_unimodal_lr(
+    records: Iterable[Record], dataset: str, budget: str, modality: str
+) -> tuple[float, list[str]]:
+    """Learning rate of the best unimodal model of `modality`, and the ids of the runs behind it.
+
+    Raises UserError where no unimodal run has finished.
+    """
+    strategy = f"unimodal_{modality}"
+    found = study((r for r in records if r["strategy"] == strategy), dataset, budget)
+    if found is None:
+        raise UserError(
+            f"no finished run of dataset={dataset} strategy={strategy} budget={budget} to take a "
+            "learning rate from: run it first, or set the rates in the strategy's configuration"
+        )
+    rates = {r["run_id"]: float(setting(r, "optimizer", "lr")) for r in found.records}
+    best = _best((rates[r["run_id"]], r["seed"], _validation(r)) for r in found.records)
+    return best, sorted(run_id for run_id, rate in rates.items() if rate == best)
