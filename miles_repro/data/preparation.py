@@ -24,7 +24,6 @@ inputs, and ends with the same bytes.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import ArrayLike, NDArray
 
 from miles_repro.data.filling import (
@@ -73,6 +73,7 @@ class Preparation:
     def __init__(self, out: Path, card: Card, workers: int | None = None) -> None:
         self.out, self.card, self.workers = Path(out), card, workers or cores()
         self.partial = self.out.with_name(self.out.name + ".partial")
+        self._lock = FileLock(self.partial / ".lock")
         self._skipped: list[tuple[str, str]] = []
         self._refused: list[tuple[str, str]] = []
         self._notes: list[str] = []
@@ -83,11 +84,9 @@ class Preparation:
     def __enter__(self) -> Self:
         with self._disk():
             self.partial.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.partial / ".lock").open("w")
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self._lock.close()
+                self._lock.acquire(timeout=0)
+            except Timeout:
                 raise UserError(f"another process is preparing {self.out}: wait for it") from None
         return self
 
@@ -97,7 +96,7 @@ class Preparation:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._lock.close()
+        self._lock.release()
 
     def skip(self, file: object, reason: str) -> None:
         self._skipped.append((str(file), reason))

@@ -1,8 +1,4 @@
-"""Seeded splits and pairings that stay the same for ever.
-
-``numpy.random.RandomState`` is used on purpose: its streams are frozen (NEP 19), those of
-``default_rng`` may change between NumPy releases.
-"""
+"""Seeded splits and pairings that stay the same for ever."""
 
 from __future__ import annotations
 
@@ -16,9 +12,15 @@ from miles_repro.errors import UserError
 Rows = NDArray[np.int64]
 
 
+def frozen_random(seed: int) -> np.random.RandomState:
+    """A generator whose streams never change: those of ``default_rng`` may (NEP 19)."""
+    return np.random.RandomState(seed)
+
+
 def shuffled(rows: NDArray[np.integer], seed: int) -> Rows:
     """The same rows in an order fixed by the seed."""
-    return np.asarray(np.random.RandomState(seed).permutation(rows), dtype=np.int64)
+    order = frozen_random(seed).permutation(len(rows))
+    return np.asarray(rows, dtype=np.int64)[order]
 
 
 def proportional(counts: NDArray[np.integer], total: int) -> Rows:
@@ -55,7 +57,7 @@ def stratified_split(
     if sum(sizes.values()) > len(labels):
         wanted = " + ".join(f"{n:,} {part}" for part, n in sizes.items())
         raise UserError(f"{wanted} rows were asked for, but there are only {len(labels):,}")
-    random = np.random.RandomState(seed)
+    random = frozen_random(seed)
     waiting = [random.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
     parts: dict[str, Rows] = {}
     for part, size in sizes.items():
@@ -80,7 +82,7 @@ def pair_by_label(
     missing = np.setxor1d(first, second)
     if len(missing):
         raise UserError(f"classes {missing.tolist()} are present in one modality only: cannot pair")
-    random = np.random.RandomState(seed)
+    random = frozen_random(seed)
     columns: list[list[Rows]] = [[], []]
     for label in np.unique(first):
         for column, labels in zip(columns, (first, second), strict=True):

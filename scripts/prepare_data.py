@@ -1,0 +1,12 @@
+"""Raw data set -> prepared folder: ``python scripts/prepare_data.py --help``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without an installation
+    from miles_repro.data.prepare import main
+
+    sys.exit(main(sys.argv[1:]))
