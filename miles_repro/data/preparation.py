@@ -57,10 +57,7 @@ __all__ = ["Card", "Preparation", "Refuse", "Skip"]
 
 Item = TypeVar("Item")
 
-UNWRITABLE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES),
-    *(errno.EPERM, errno.ENOTDIR, errno.EEXIST),
-}
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class Preparation:
@@ -82,12 +79,15 @@ class Preparation:
         self._normalised: dict[str, tuple[int, ...] | tuple[ArrayLike, ArrayLike]] = {}
 
     def __enter__(self) -> Self:
-        with self._disk():
+        try:
             self.partial.mkdir(parents=True, exist_ok=True)
-            try:
-                self._lock.acquire(timeout=0)
-            except Timeout:
-                raise UserError(f"another process is preparing {self.out}: wait for it") from None
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"another process is preparing {self.out}: wait for it") from None
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.partial}: {error.strerror}: choose another folder (out=...)"
+            ) from None
         return self
 
     def __exit__(

@@ -28,9 +28,8 @@ def proportional(counts: NDArray[np.integer], total: int) -> Rows:
 
     Ties go to the earlier entry. Needs ``0 <= total <= counts.sum()``.
     """
-    counts = np.asarray(counts, dtype=np.int64)
-    exact = total * counts  # integers over counts.sum(): no rounding decides a tie
-    share = exact // max(int(counts.sum()), 1)
+    exact: Rows = total * counts.astype(np.int64)  # integers, so no rounding decides a tie
+    share: Rows = exact // max(int(counts.sum()), 1)
     remainder = exact - share * int(counts.sum())
     first = np.argsort(-remainder, kind="stable")[: total - int(share.sum())]
     share[first] += 1
