@@ -16,7 +16,7 @@ ARGS ?=
 # Several workers share the cores: no job may take them all.
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-PIP := $(PY) -m pip --quiet install --prefer-binary -c constraints.txt
+PIP := $(PY) -m pip -qq install -c constraints.txt
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -78,7 +78,7 @@ bench: data ## Measure speed against a bare loop and the usual recipe
 	$(PY) scripts/bench.py $(ARGS)
 
 lock: setup ## Resolve constraints.txt anew (for maintainers; then run the tests)
-	@$(PY) -m pip --quiet install uv
+	@$(PY) -m pip -qq install uv
 	$(PY) scripts/lock.py
 
 clean: ## Remove .venv and caches; keeps data/ and results/
