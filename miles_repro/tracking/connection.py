@@ -1,0 +1,120 @@
+"""Where a W&B run goes: online, offline or nowhere, decided in bounded time."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+PROBE_SECONDS = 3.0  # longest wait for a server that does not answer, once per process
+INIT_SECONDS = 10.0  # longest wait for a server that answers the probe but not the run
+FINISH_SECONDS = 10.0  # longest wait for the last uploads of one run
+_MODES = {"dryrun": "offline", "run": "online", "shared": "online"}
+_unusable: dict[str, str] = {}
+
+
+def prepare_environment(run_dir: Path) -> None:
+    """Keep the client's own files out of the home directory, and its chatter off the terminal."""
+    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        os.environ.setdefault(name, str((run_dir / "wandb" / "client").absolute()))
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_SILENT", "true")
+
+
+def choose_mode(asked: str) -> tuple[str, str]:
+    """``(mode, reason)``: mode is online, offline or disabled; reason says why not online.
+
+    ``auto`` is online where a key is configured. A server that does not answer the probe is not
+    asked again by this process.
+    """
+    mode = _MODES.get(asked, asked)
+    if mode == "disabled":
+        return mode, "disabled"
+    if mode == "offline":
+        return mode, "asked for"
+    if mode not in ("auto", "online"):
+        return "offline", f"unknown mode {asked!r}: use auto, online, offline or disabled"
+    url = base_url()
+    if not has_key(url):
+        return "offline", "no API key in WANDB_API_KEY or netrc"
+    if url not in _unusable:
+        trouble = probe(url)
+        if trouble is None:
+            return "online", ""
+        give_up(url, trouble)
+    return "offline", f"{url} {_unusable[url]}"
+
+
+def give_up(url: str, trouble: str) -> None:
+    """Stay offline for the rest of this process."""
+    _unusable[url] = trouble
+
+
+def base_url() -> str:
+    """The W&B server: WANDB_BASE_URL, the user's W&B settings file, or the public one."""
+    import wandb  # noqa: PLC0415 (only when needed)
+
+    return str(wandb.setup().settings.base_url).rstrip("/")
+
+
+def has_key(url: str) -> bool:
+    """Whether credentials for ``url`` are configured, without reading more than needed."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    named = os.environ.get("NETRC")
+    for path in [Path(named)] if named else [Path("~/.netrc"), Path("~/_netrc")]:
+        try:
+            if netrc.netrc(path.expanduser()).authenticators(urlsplit(url).netloc):
+                return True
+        except (OSError, RuntimeError, netrc.NetrcParseError):
+            continue
+    return False
+
+
+def probe(url: str, seconds: float = PROBE_SECONDS) -> str | None:
+    """What is wrong with the server, in a few words; None where it answers in time.
+
+    Any answer below 500 will do: whether the key is good is for the client to find out.
+    """
+    request = urllib.request.Request(
+        f"{url}/graphql", b'{"query":"{__typename}"}', {"Content-Type": "application/json"}
+    )
+    try:
+        urllib.request.urlopen(request, timeout=seconds).close()
+    except urllib.error.HTTPError as error:
+        return f"answers with error {error.code}" if error.code >= 500 else None
+    except OSError as error:
+        if "certificate" in str(error).lower():  # the client has its own certificate stores
+            return None
+        return f"does not answer within {seconds:g} s"
+    return None
+
+
+def hide_key(text: str) -> str:
+    """``text`` without the configured API key."""
+    key = os.environ.get("WANDB_API_KEY")
+    return text.replace(key, "[key]") if key else text
+
+
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Client settings: nothing that costs time or captures more than the record."""
+    lean = {
+        "console": "off",
+        "save_code": False,
+        "disable_git": True,
+        "silent": True,
+        "x_save_requirements": False,
+        "x_disable_stats": not config.get("system_metrics", False),
+        "x_disable_machine_info": not config.get("system_metrics", False),
+    }
+    bounded = {
+        "init_timeout": INIT_SECONDS,
+        "login_timeout": PROBE_SECONDS,
+        "finish_timeout": FINISH_SECONDS,
+        "finish_timeout_raises": True,
+    }
+    return lean | bounded

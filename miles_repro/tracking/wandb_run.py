@@ -1,0 +1,138 @@
+"""One W&B run that mirrors one run record.
+
+The record is complete without W&B, so nothing here tries to save what W&B lost: whatever the
+server lacks is uploaded from the record by ``scripts/sync_wandb.py`` (see ``sync.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from miles_repro.tracking import NoTracker, Tracker, brief, say
+from miles_repro.tracking.connection import (
+    base_url,
+    choose_mode,
+    give_up,
+    prepare_environment,
+    settings,
+)
+from miles_repro.tracking.mirror import OBJECTIVE, history_row, run_fields, summary_values
+
+MARK = "mirror.json"  # in <run_dir>/wandb: says that, and how, this record is mirrored
+
+
+def open_run(
+    config: dict[str, Any], header: dict[str, Any], run_dir: Path, history: list[dict[str, Any]]
+) -> Tracker:
+    """Open (or continue) the W&B run of this record, online where that works at once."""
+    prepare_environment(run_dir)
+    mode, reason = choose_mode(str(config.get("mode", "auto")))
+    if mode == "disabled":
+        return NoTracker()
+    mirror = WandbTracker(config, header, run_dir)
+    mirror.mark()
+    if mode == "online":
+        try:
+            mirror.connect("online", history)
+            return mirror
+        except Exception as error:
+            reason = f"cannot open a run ({brief(error)})"
+            give_up(base_url(), reason)
+            drop_client()
+    mirror.connect("offline", history)
+    say(f"W&B is offline: {reason}. {how_to_sync(run_dir)}")
+    return mirror
+
+
+def how_to_sync(run_dir: Path) -> str:
+    """The command that uploads this run and its neighbours."""
+    runs = run_dir.parents[3] if len(run_dir.parents) > 3 else run_dir
+    return f"Upload later with: python scripts/sync_wandb.py {os.path.relpath(runs)}"
+
+
+def drop_client() -> None:
+    """Stop the client's helper process, which still holds the id of a run it could not open."""
+    import wandb  # noqa: PLC0415 (only when needed)
+
+    wandb.teardown()
+
+
+class WandbTracker:
+    """Logs to W&B and, once connected, never raises."""
+
+    def __init__(self, config: dict[str, Any], header: dict[str, Any], run_dir: Path) -> None:
+        self._config = config
+        self._header = header
+        self._run_dir = run_dir
+        self._run: Any = None
+        self._online = False
+
+    def mark(self) -> None:
+        """Start with an empty W&B folder: what a killed process left is in the record."""
+        folder = self._run_dir / "wandb"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = {"tracker": self._config, "header": self._header}
+        (folder / MARK).write_text(json.dumps(mark), encoding="utf-8")
+
+    def connect(self, mode: str, history: list[dict[str, Any]]) -> None:
+        """Open the run and log the rows of ``history`` that W&B does not have yet.
+
+        Online, an existing run of this id is continued: opened in any other way, the client would
+        append the same rows a second time.
+        """
+        import wandb  # noqa: PLC0415 (only when needed)
+
+        self._online = mode == "online"
+        self._run = wandb.init(
+            project=self._config.get("project"),
+            entity=self._config.get("entity"),
+            mode=mode,
+            dir=self._run_dir,
+            resume="allow" if self._online else None,
+            reinit="create_new",
+            settings=wandb.Settings(**settings(self._config)),
+            **run_fields(self._config, self._header),
+        )
+        self._run.define_metric("epoch", hidden=True)
+        self._run.define_metric("*", step_metric="epoch")
+        self._run.define_metric(OBJECTIVE, step_metric="epoch", summary="max")
+        known = self._run.step  # 0 for a new run, else the step after the last one W&B has
+        for row in history:
+            if row["epoch"] >= known:
+                self._run.log(history_row(row), step=row["epoch"], commit=True)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Mirror one epoch."""
+        if self._run is not None:
+            try:
+                self._run.log(history_row(row), step=row["epoch"], commit=True)
+            except Exception as error:
+                self._lose(error)
+
+    def finish(self, summary: dict[str, Any] | None, error: str | None = None) -> None:
+        """Write the summary and upload what is left, in bounded time."""
+        if self._run is not None:
+            try:
+                self.end(summary, error)
+            except Exception as trouble:
+                self._lose(trouble)
+
+    def end(self, summary: dict[str, Any] | None, error: str | None) -> None:
+        """As :meth:`finish`, but raises."""
+        if summary is not None:
+            self._run.summary.update(summary_values(summary))
+        if error is not None:
+            self._run.summary["error"] = error
+        self._run.finish(exit_code=0 if error is None else 1)
+
+    def _lose(self, error: Exception) -> None:
+        """Give the mirror up, and after an online run the server too."""
+        self._run = None
+        if self._online:
+            give_up(base_url(), f"was lost ({brief(error)})")
+        say(f"W&B lost a run ({brief(error)}), training goes on. {how_to_sync(self._run_dir)}")
