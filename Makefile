@@ -13,18 +13,16 @@ CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 BUDGET ?= mini
 DATASETS ?= smnist_mini
 ARGS ?=
-# Several workers share the cores: no job may take them all.
-export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := $(PY) -m pip -qq install -c constraints.txt
 
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
-	  printf '  %-16s %s\n' "$$name" "$$text"; done
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
 
 setup: $(VENV)/.setup ## Make .venv and install the pinned packages (5-6 GB; once)
 
-$(VENV)/bin/python:
+# pip is what venv puts in last: a half-made environment is made again.
+$(VENV)/bin/pip:
 	@for python in $(CANDIDATES); do \
 	  "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	    || continue; \
@@ -37,7 +35,7 @@ $(VENV)/bin/python:
 	echo "error: no Python 3.11 to 3.13 among: $(CANDIDATES). Install one or name it:" \
 	     "make PYTHON=/path/to/python3.11" >&2; exit 2
 
-$(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@echo "Installing the pinned packages (a few minutes the first time)"
 	@$(PIP) -e '.[dev]'
 	@touch "$@"
@@ -56,10 +54,10 @@ demo: data ## Compare the strategies on smnist_mini: table in the terminal and i
 	$(PY) scripts/reproduce.py tables
 
 test: data ## Run the tests, the slow ones excepted
-	$(PY) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(ARGS)
 
 test-slow: data $(VENV)/.setup-slow ## Run the slow tests only
-	$(PY) -m pytest -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow $(ARGS)
 
 lint: setup ## Check style and formatting
 	$(PY) -m ruff check .
