@@ -1,0 +1,303 @@
+"""From what Hydra composed to one checked, typed configuration and its run id.
+
+Hydra picks and merges the yaml files; here the values get types and ranges (pydantic), a trial's
+drawn values are filled in, what does not go together is refused with the reason, and the run id is
+computed. Imports no torch, so a finished run is skipped before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from miles_repro.data.manifest import read_manifest
+from miles_repro.errors import UserError
+from miles_repro.records import load_summaries
+
+NUMBERS_VERSION = 1
+"""Raised by any change of code that can move a number; part of every run id."""
+
+Node = dict[str, Any]
+"""A ``_target_`` and its arguments."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModalityConfig(Strict):
+    encoder: Node
+    augment: Annotated[Node | None, BeforeValidator(lambda v: None if v == "none" else v)] = None
+
+
+class DatasetConfig(BaseModel):
+    """What training needs to know of a data set; its yaml holds preparation options besides."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    task: Literal["multiclass", "multilabel"]
+    num_classes: int = Field(ge=2)
+    scheme: str
+    strong: str
+    weak: str
+    modalities: dict[str, ModalityConfig]
+
+
+class OptimizerConfig(Strict):
+    name: Literal["adam", "adamw", "sgd"]
+    lr: float = Field(gt=0)
+    betas: tuple[float, float]
+    momentum: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+    clip_norm: float | None = Field(gt=0)
+    schedule: Literal["constant", "cosine", "step"]
+    step_epochs: int = Field(ge=1)
+    step_gamma: float = Field(gt=0)
+
+
+class BudgetConfig(Strict):
+    name: str
+    encoders: str
+    trials: int = Field(ge=1)
+    seeds: int = Field(ge=1)
+    data_fraction: float = Field(gt=0, le=1)
+
+
+class PrecisionConfig(Strict):
+    name: str
+    amp: Literal["bf16", "fp16"] | None
+    channels_last: bool
+    compile: bool
+
+
+class RuntimeConfig(Strict):
+    runs_dir: Path
+    data_dir: Path
+    device: str
+    threads: int = Field(ge=1)
+    resident_mb: int = Field(ge=0)
+    eval_batch_size: int = Field(ge=1)
+
+
+class Config(Strict):
+    """One run."""
+
+    dataset: DatasetConfig
+    fusion: Node
+    strategy: Node
+    optimizer: OptimizerConfig
+    budget: BudgetConfig
+    precision: PrecisionConfig
+    tracker: dict[str, Any]
+    runtime: RuntimeConfig
+    seed: int = Field(ge=0)
+    trial: int = Field(ge=0)
+    unimodal_source: Literal["auto", "split", "probe"]
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    pinned: list[str]
+    data_fingerprint: str
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that can move a number, as plain JSON: hashed into the run id."""
+        moves = self.model_dump(mode="json", exclude={"runtime": True, "tracker": True})
+        moves["budget"] = {k: moves["budget"][k] for k in ("name", "data_fraction")}
+        return {"numbers_version": NUMBERS_VERSION, **moves}
+
+    @property
+    def run_id(self) -> str:
+        text = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def run_dir(self) -> Path:
+        cell = (self.dataset.name, self.fusion["name"], self.strategy["name"])
+        return self.runtime.runs_dir.joinpath(*cell, self.run_id)
+
+
+def load(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
+    """Check a composed configuration and fill in its trial.
+
+    ``overrides``: the command-line overrides; a searched value set there stays as it is.
+
+    Raises:
+        UserError: a value of the wrong type or range, an unprepared data set, no records where
+            the configuration refers to some.
+    """
+    try:
+        raw: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
+            composed, resolve=True, throw_on_missing=True
+        )
+    except OmegaConfBaseException as e:
+        raise UserError(f"configuration: {str(e).splitlines()[0]}") from None
+    raw.pop("experiment", None)
+    spaces = _search_spaces(raw)
+    fixed = {o.lstrip("+").split("=", 1)[0] for o in overrides}
+    raw["pinned"] = sorted(fixed & spaces.keys())
+    if str(raw["strategy"]["name"]).startswith("unimodal_"):
+        # One modality has nothing to fuse: every fusion is the same run, kept under concat.
+        raw["fusion"] = {"name": "concat", "_target_": "miles_repro.fusions.concat.Concat"}
+    _resolve_trial(raw)
+    if raw["trial"]:
+        cell = (raw["dataset"]["name"], raw["fusion"]["name"], raw["strategy"]["name"])
+        for key, space in spaces.items():
+            if key not in raw["pinned"]:
+                group, name = key.split(".", 1)
+                raw[group][name] = draw(space, *cell, key, raw["trial"])
+    _resolve_rates(raw)
+    folder = Path(raw["runtime"]["data_dir"]) / raw["dataset"]["name"]
+    if not (folder / "manifest.json").is_file():
+        raise UserError(
+            f"data set {folder.name} is not prepared in {folder}: run "
+            f"python scripts/prepare_data.py dataset={folder.name} (README, Data: which raw=)"
+        )
+    raw["data_fingerprint"] = read_manifest(folder)["fingerprint"]
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as e:
+        raise UserError(explain(e)) from None
+    for role in ("strong", "weak"):
+        if getattr(config.dataset, role) not in config.dataset.modalities:
+            raise UserError(
+                f"dataset.{role}={getattr(config.dataset, role)} is not among its modalities "
+                f"({', '.join(config.dataset.modalities)})"
+            )
+    return config
+
+
+def explain(error: ValidationError, prefix: str = "") -> str:
+    """One line for all that a validation found."""
+    return "; ".join(
+        f"{prefix}{'.'.join(str(p) for p in e['loc'])}={e['input']!r}: {e['msg'].lower()}"
+        if e["type"] not in ("missing", "value_error")
+        else f"{prefix}{'.'.join(str(p) for p in e['loc'])}: {e['msg']}"
+        for e in error.errors(include_url=False)
+    )
+
+
+def draw(space: Any, dataset: str, fusion: str, strategy: str, key: str, trial: int) -> Any:
+    """The value of ``key`` in random trial ``trial`` >= 1.
+
+    Each value has its own generator, seeded by the names and the trial: a search can be run in
+    any order, extended or resumed, and a new parameter leaves the others' draws alone.
+    """
+    text = "|".join((dataset, fusion, strategy, key, str(trial)))
+    rng = random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"))
+    if isinstance(space, list):
+        return rng.choice(space)
+    kind, (low, high) = next(iter(space.items()))
+    if kind == "log_uniform":
+        return math.exp(rng.uniform(math.log(low), math.log(high)))
+    if kind == "uniform":
+        return rng.uniform(low, high)
+    raise UserError(f"search space of {key}: {kind!r} is not a list, uniform or log_uniform")
+
+
+def _search_spaces(raw: dict[str, Any]) -> dict[str, Any]:
+    """Take the ``search`` blocks out of strategy and optimizer: full key -> space."""
+    return {
+        f"{group}.{name}": space
+        for group in ("strategy", "optimizer")
+        for name, space in (raw[group].pop("search", None) or {}).items()
+        if space is not None
+    }
+
+
+def _resolve_trial(raw: dict[str, Any]) -> None:
+    if raw["trial"] != "best":
+        return
+    from miles_repro.selection import best_trial
+
+    cell = (raw["dataset"]["name"], raw["fusion"]["name"], raw["strategy"]["name"])
+    folder = Path(raw["runtime"]["runs_dir"]).joinpath(*cell)
+    raw["trial"] = best_trial(load_summaries(folder), *cell, raw["budget"]["name"])
+
+
+def _resolve_rates(raw: dict[str, Any]) -> None:
+    """``strategy.rates: records`` -> the best unimodal learning rates found so far."""
+    if raw["strategy"].get("rates") != "records":
+        return
+    from miles_repro.selection import best_unimodal_lr
+
+    dataset, budget = raw["dataset"]["name"], raw["budget"]["name"]
+    root = Path(raw["runtime"]["runs_dir"]) / dataset / "concat"
+    records = [
+        r
+        for m in raw["dataset"]["modalities"]
+        for r in load_summaries(root / f"unimodal_{m}")
+    ]
+    raw["strategy"]["rates"] = {
+        m: best_unimodal_lr(records, dataset, budget, m)[0] for m in raw["dataset"]["modalities"]
+    }
+
+
+def build(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a node's ``_target_`` with its other entries: the one place that imports by name.
+
+    Raises:
+        UserError: no such target, or arguments it does not accept.
+    """
+    from hydra.utils import get_object
+
+    target = node["_target_"]
+    own = {k: v for k, v in node.items() if k not in ("_target_", "name")}
+    try:
+        factory = get_object(target)
+    except Exception as e:
+        raise UserError(f"_target_ {target!r} cannot be imported: {e}") from None
+    label = str(node.get("name") or target.rsplit(".", 1)[-1])
+    try:
+        return factory(*args, **own, **kwargs)
+    except ValidationError as e:
+        raise UserError(f"{label}: {explain(e)}") from None
+    except (TypeError, ValueError) as e:
+        raise UserError(f"{label}: {e}") from None
+
+
+def check_combination(config: Config, strategy: Any, fusion: Any) -> list[str]:
+    """Refuse what is not defined, with the reason. Returns the modalities the run will use.
+
+    ``strategy`` is the built strategy, ``fusion`` the fusion's class.
+    """
+    name, needs = config.strategy["name"], strategy.needs
+    try:
+        used = strategy.restrict(list(config.dataset.modalities))
+    except ValueError as e:
+        raise UserError(f"strategy {name}: {e}") from None
+    kind = config.fusion["name"]
+    if needs.fusions is not None and kind not in needs.fusions:
+        raise UserError(
+            f"strategy {name} is not defined for fusion={kind}; "
+            f"use {', '.join(sorted(needs.fusions))}"
+        )
+    if needs.tasks is not None and config.dataset.task not in needs.tasks:
+        raise UserError(
+            f"strategy {name} is not defined for {config.dataset.task} data sets such as "
+            f"{config.dataset.name}"
+        )
+    for who, low, high in (
+        (f"strategy {name}", needs.min_modalities, needs.max_modalities),
+        (f"fusion {kind}", fusion.min_modalities, fusion.max_modalities),
+    ):
+        if len(used) < low or (high is not None and len(used) > high):
+            raise UserError(
+                f"{who} needs {low if high is None or low == high else f'{low} to {high}'}"
+                f"{' or more' if high is None else ''} modalities; "
+                f"{config.dataset.name} gives {len(used)} ({', '.join(used)})"
+            )
+    if config.unimodal_source != "auto" and needs.heads == "trained":
+        raise UserError(
+            f"unimodal_source={config.unimodal_source} does not go with strategy {name}, "
+            "which trains unimodal heads: use unimodal_source=auto"
+        )
+    return used

@@ -1,0 +1,226 @@
+"""Jobs and sweeps as a person sees them: progress, failures as they happen, one exit code.
+
+Every job, in whatever process or machine the launcher puts it, appends one line to the sweep's
+journal; the launching process follows the journal, so progress and failures look the same under
+every launcher. A failing job never ends a sweep.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from miles_repro import config as configuration
+from miles_repro.errors import UserError
+from miles_repro.records import RunRecord
+from miles_repro.run import Outcome, run
+
+failures: list[str] = []
+"""One line for each failed job this process knows of; the exit code follows from it."""
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def job(composed: DictConfig) -> str:
+    """Run one composed configuration, in a sweep or alone. Never raises for a failing run."""
+    hydra = HydraConfig.get()
+    overrides = list(hydra.overrides.task)
+    command = "python train.py " + " ".join(overrides)
+    alone = hydra.mode == RunMode.RUN
+    entry: dict[str, Any] = {"job": " ".join(overrides)}
+    try:
+        settings = configuration.load(composed, overrides)
+        entry["job"] = label(settings)
+        outcome = run(settings, command, EpochLines() if alone else lambda row, epochs: None)
+        entry |= {"status": outcome.status, "text": describe(outcome)}
+    except UserError as e:
+        entry |= {"status": "failed", "text": str(e)}
+    except Exception as e:
+        entry |= {"status": "failed", "text": _unexpected(composed, overrides, e)}
+    if alone:
+        show(entry)
+    else:
+        _append(Path(hydra.sweep.dir), entry)
+    return str(entry["status"])
+
+
+def label(config: configuration.Config) -> str:
+    return (
+        f"{config.dataset.name} {config.fusion['name']} {config.strategy['name']} "
+        f"trial={config.trial} seed={config.seed}"
+    )
+
+
+def describe(outcome: Outcome) -> str:
+    """Test metrics of a finished run in percent, with its folder's name."""
+    if outcome.summary is None:
+        return f"another process is running {outcome.config.run_dir}"
+    scores = outcome.summary["test"]
+    parts = [f"{name} {100 * s['metric']:.1f}" for name, s in scores.items()]
+    return f"test {' / '.join(parts)}  best epoch {outcome.summary['best_epoch']}  " + (
+        f"{outcome.summary['cost']['wall_s']:.0f} s" if outcome.status == "done" else "already done"
+    )
+
+
+def show(entry: dict[str, Any], prefix: str = "", console: Any = print) -> None:
+    if entry["status"] == "failed":
+        failures.append(f"{entry['job']}: {entry['text']}")
+        console(f"{prefix}error: {failures[-1]}")
+    else:
+        console(f"{prefix}{entry['job']}: {entry['text']}")
+
+
+def _unexpected(composed: DictConfig, overrides: list[str], error: Exception) -> str:
+    """Keep the traceback in the run's folder; one line names the error and the file."""
+    line = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    try:
+        folder = configuration.load(composed, overrides).run_dir
+        RunRecord(folder).fail(traceback.format_exc())
+    except UserError:
+        traceback.print_exc()
+        return line
+    return f"{line} (traceback in {folder / 'error.txt'})"
+
+
+def _append(folder: Path, entry: dict[str, Any]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "journal.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+    except OSError as e:  # the record says it all; only the progress line is lost
+        print(f"warning: cannot write {folder / 'journal.jsonl'}: {e}", file=sys.stderr)
+
+
+class EpochLines:
+    """Progress of a single run: a line an epoch, with an estimate of what is left."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.first: int | None = None
+
+    def __call__(self, row: dict[str, Any], epochs: int) -> None:
+        self.first = row["epoch"] if self.first is None else self.first
+        trained = row["epoch"] - self.first + 1
+        left = (time.perf_counter() - self.started) / trained * (epochs - row["epoch"])
+        heads = "  ".join(f"{k} {100 * s['metric']:.1f}" for k, s in row["val"].items())
+        delta = row["utilization"].get("delta")
+        text = f"epoch {row['epoch']}/{epochs}  val {heads}"
+        if delta is not None:
+            text += f"  delta {delta:.2f}"
+        print(f"{text}  left {duration(left)}", flush=True)
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+class Progress(Callback):
+    """Follows a sweep's journal from the launching process (a Hydra callback)."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self.journal = Path(config.hydra.sweep.dir) / "journal.jsonl"
+        self.total = count_jobs(config)
+        self.started = time.perf_counter()
+        self.counts = dict.fromkeys(("done", "skipped", "busy", "failed"), 0)
+        self.lines_read = 0
+        self._warn_about_threads(config)
+        print(f"sweep of {self.total} runs", flush=True)
+        self._bar = _bar(self.total)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        self._over.set()
+        self._thread.join()
+        self._read()
+        if self._bar:
+            self._bar.stop()
+        summary = ", ".join(f"{n} {status}" for status, n in self.counts.items() if n)
+        print(f"sweep over in {duration(time.perf_counter() - self.started)}: {summary}")
+        for line in failures:
+            print(f"failed: {line}", file=sys.stderr)
+
+    def _follow(self) -> None:
+        while not self._over.wait(0.2):
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            lines = self.journal.read_text().splitlines(keepends=True)
+        except OSError:
+            return
+        for line in lines[self.lines_read :]:
+            if not line.endswith("\n"):
+                break
+            self.lines_read += 1
+            self._show(json.loads(line))
+
+    def _show(self, entry: dict[str, Any]) -> None:
+        self.counts[entry["status"]] += 1
+        finished = sum(self.counts.values())
+        if self._bar:
+            self._bar.advance(self._bar.task_ids[0])
+        if entry["status"] == "skipped":
+            return
+        worked = finished - self.counts["skipped"]
+        left = (time.perf_counter() - self.started) / worked * (self.total - finished)
+        prefix = f"[{finished}/{self.total}, left {duration(left)}] "
+        show(entry, prefix, self._bar.console.print if self._bar else _plain)
+
+    def _warn_about_threads(self, config: DictConfig) -> None:
+        workers = config.hydra.launcher.get("n_jobs") or 1
+        threads, cores = config.runtime.threads, available_cores()
+        if workers > 0 and workers * threads > cores:
+            print(
+                f"warning: {workers} workers x {threads} threads on {cores} cores slow each other "
+                f"down: lower hydra.launcher.n_jobs or runtime.threads",
+                file=sys.stderr,
+            )
+
+
+def _plain(text: str) -> None:
+    print(text, flush=True)
+
+
+def _bar(total: int) -> Any:
+    """A progress bar on a terminal; None in a log, where plain lines serve."""
+    if not sys.stdout.isatty():
+        return None
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    bar = Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar.add_task("runs", total=total)
+    bar.start()
+    return bar
+
+
+def count_jobs(config: DictConfig) -> int:
+    """How many jobs Hydra's basic sweeper will make of this multirun."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    params = config.hydra.sweeper.get("params") or {}
+    texts = [f"{k}={v}" for k, v in params.items()] + list(config.hydra.overrides.task)
+    parsed = OverridesParser.create().parse_overrides(texts)
+    return sum(len(batch) for batch in BasicSweeper.split_arguments(parsed, None))
