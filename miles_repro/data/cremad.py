@@ -1,0 +1,230 @@
+"""Prepares CREMA-D (Cao et al. 2014): one video frame and a log spectrogram per clip.
+
+Raw folder (a clone of the official repository has it)::
+
+    AudioWAV/<clip>.wav
+    VideoFlash/<clip>.flv | VideoMP4/<clip>.mp4 | Image-01-FPS/<clip>/*.jpg   (first one present)
+
+Prepared: ``video`` uint8 (3, 224, 224) and ``audio`` float16 (1, 224, 224). Rows are the official
+clips in order of their names. What the paper says (sec. IV-A): one frame per clip, spectrogram
+257x299 with window 512 and overlap 353, both resized to 224x224. The rest follows the literature's
+pipeline (Peng et al. 2022) where it can:
+
+- Frame ``first``: the one at 0.5 s, which is what the usual 1-fps extraction writes first, so a
+  video and its ``Image-01-FPS`` folder (first file by name) give the same frame. ``middle``: the
+  middle frame, or the middle file. Stretched to a square, antialiased bilinear.
+- Audio: mono, 16 kHz, repeated and cut to 3 s; power spectral density per Hz in windows of 512
+  samples (scipy's defaults: Tukey window, constant detrended), natural logarithm, resized with
+  antialiased bilinear from 257 frequencies (low ones first) x 299 times.
+
+Rules: every official clip must be present and readable, or the preparation is refused with the
+list of those that are not; ``partial=true`` leaves them out instead and reports each. Clip
+1076_MTI_SAD_XX, whose published audio is unusable, is kept with silence, so that the paper's 7,442
+clips hold; it is left out only if its picture cannot be read either.
+"""
+
+from __future__ import annotations
+
+from functools import partial as bind
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from miles_repro.data.cremad_index import EMOTIONS, SCHEMES, Clip, official_clips
+from miles_repro.data.media import BadFile, read_image, read_video_frame, read_wav
+from miles_repro.data.preparation import Card, Preparation, Refuse, Skip
+from miles_repro.data.splits import shuffled
+from miles_repro.errors import UserError
+
+VERSION = 1
+SIZE = 224
+RATE = 16_000
+SECONDS = 3
+WINDOW, OVERLAP = 512, 353
+FLOOR = 1e-12  # added before the logarithm: below the noise of 16-bit speech (power per Hz)
+FIRST_S = 0.5
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, std of RGB in [0, 1]
+ORDER_SEED = 0
+KNOWN_BAD = "1076_MTI_SAD_XX"
+PICTURES = {"VideoFlash": ".flv", "VideoMP4": ".mp4", "Image-01-FPS": ""}
+
+Item = tuple[str, Path | None, Path]  # clip, its wav (None: silence), its video or frame
+
+
+def prepare(
+    raw: Path | None,
+    out: Path,
+    *,
+    frame: str = "first",
+    partial: bool = False,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Emotions in acted speech (6 classes): a video frame and a spectrogram of each clip.
+
+    Args:
+        raw: the folder described above.
+        out: the folder to write.
+        frame: which frame of a clip, ``first`` or ``middle``.
+        partial: leave out clips that are missing or unreadable instead of refusing them.
+        workers: processes; all cores when None.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: a folder is missing, or clips are refused (every one is listed).
+    """
+    if raw is None:
+        raise UserError("cremad needs raw=<folder with AudioWAV and VideoFlash or VideoMP4>")
+    if frame not in ("first", "middle"):
+        raise UserError(f"frame={frame}: choose first or middle")
+    pictures = _picture_folder(raw)
+    card = Card(
+        name="cremad",
+        version=VERSION,
+        task="multiclass",
+        classes=EMOTIONS,
+        source="CREMA-D, https://github.com/CheyneyComputerScience/CREMA-D",
+        licence="Open Database License 1.0 (contents: Database Contents License 1.0)",
+        parameters={
+            "frame": frame,
+            "partial": partial,
+            "pictures": pictures,
+            "size": SIZE,
+            "rate_hz": RATE,
+            "seconds": SECONDS,
+            "window": WINDOW,
+            "overlap": OVERLAP,
+            "log_floor": FLOOR,
+        },
+    )
+    with Preparation(out, card, workers) as prep:
+        clips = official_clips()
+        _note_strangers(prep, raw, clips)
+        items = [_item(raw, pictures, clip.name, frame) for clip in clips]
+        clips, items = _present(prep, clips, items, partial)
+        items = [_silence_known_bad(prep, item) for item in items]
+        kept = prep.fill(
+            items,
+            bind(decode, frame=frame, lenient=partial),
+            {"video": ((3, SIZE, SIZE), "uint8"), "audio": ((1, SIZE, SIZE), "float16")},
+        )
+        clips = [clips[i] for i in kept]
+        prep.write("labels", np.array([clip.label for clip in clips], dtype=np.int64))
+        _split(prep, clips)
+        mean, std = (255 * np.array(v).reshape(3, 1, 1) for v in IMAGENET)
+        prep.normalise("video", constants=(mean, std))
+        prep.normalise("audio", axes=(0, 1, 2))
+        return prep.finish()
+
+
+def decode(item: Item, frame: str, lenient: bool) -> dict[str, NDArray[Any]]:
+    """The two arrays of one clip.
+
+    Raises:
+        Skip, Refuse: a file of it cannot be used, ``lenient`` or not.
+    """
+    clip, wav, picture = item
+    try:
+        samples = np.zeros(1, np.float32) if wav is None else read_wav(wav, RATE)
+        return {"video": _picture(picture, frame), "audio": spectrogram(samples)}
+    except BadFile as bad:
+        verdict = Skip if lenient or clip == KNOWN_BAD else Refuse
+        raise verdict(bad.path, bad.reason) from None
+
+
+def spectrogram(samples: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Log power spectrogram of 3 s of audio: 16 kHz samples (T,) -> float16 (1, 224, 224)."""
+    from PIL import Image
+
+    resized = Image.fromarray(log_power(samples)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(resized, dtype=np.float16)[np.newaxis]
+
+
+def log_power(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """16 kHz samples (T,) -> float32 (257 frequencies, 299 times), natural logarithm."""
+    from scipy.signal import spectrogram as power_spectrogram
+
+    three_seconds = np.resize(samples, RATE * SECONDS)  # repeats what is shorter
+    _, _, power = power_spectrogram(three_seconds, RATE, nperseg=WINDOW, noverlap=OVERLAP)
+    return np.log(power + FLOOR).astype(np.float32)
+
+
+def _picture(path: Path, frame: str) -> NDArray[np.uint8]:
+    if path.suffix in (".flv", ".mp4"):
+        return read_video_frame(path, SIZE, FIRST_S if frame == "first" else None)
+    return read_image(path, SIZE)
+
+
+def _picture_folder(raw: Path) -> str:
+    if not (raw / "AudioWAV").is_dir():
+        raise UserError(
+            f"no folder AudioWAV in {raw}: give the folder of the official CREMA-D files, "
+            "which also holds VideoFlash, VideoMP4 or Image-01-FPS"
+        )
+    for name in PICTURES:
+        if (raw / name).is_dir():
+            return name
+    raise UserError(f"none of the folders {', '.join(PICTURES)} in {raw}: no pictures to read")
+
+
+def _item(raw: Path, pictures: str, clip: str, frame: str) -> Item:
+    picture = raw / pictures / f"{clip}{PICTURES[pictures]}"
+    if picture.is_dir():
+        frames = sorted(p for p in picture.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
+        if frames:
+            picture = frames[0 if frame == "first" else len(frames) // 2]
+    return clip, raw / "AudioWAV" / f"{clip}.wav", picture
+
+
+def _present(
+    prep: Preparation, clips: list[Clip], items: list[Item], lenient: bool
+) -> tuple[list[Clip], list[Item]]:
+    """Clips with both files; of the others, every missing file is skipped or refused."""
+    leave_out = prep.skip if lenient else prep.refuse
+    kept = []
+    for clip, (name, wav, picture) in zip(clips, items, strict=True):
+        needed = [picture] if name == KNOWN_BAD else [wav, picture]
+        missing = [path for path in needed if path is not None and not path.is_file()]
+        for path in missing:
+            leave_out(path, "missing")
+        if not missing:
+            kept.append((clip, (name, wav, picture)))
+    return [clip for clip, _ in kept], [item for _, item in kept]
+
+
+def _silence_known_bad(prep: Preparation, item: Item) -> Item:
+    clip, wav, picture = item
+    if clip != KNOWN_BAD or wav is None:
+        return item
+    try:
+        read_wav(wav, RATE)
+    except BadFile as bad:
+        prep.note(f"{clip}: audio unusable ({bad.reason}), kept with silence: a known defect")
+        return clip, None, picture
+    prep.note(f"{clip}: known for unusable audio, but this copy could be read and is used")
+    return item
+
+
+def _note_strangers(prep: Preparation, raw: Path, clips: list[Clip]) -> None:
+    official = {clip.name for clip in clips}
+    strangers = sorted(p.name for p in (raw / "AudioWAV").glob("*.wav") if p.stem not in official)
+    if strangers:
+        prep.note(f"{len(strangers)} wav(s) that are no official clip ignored: {strangers}")
+
+
+def _split(prep: Preparation, clips: list[Clip]) -> None:
+    whole = 0
+    for scheme in SCHEMES:
+        part_of = np.array([clip.parts[scheme] for clip in clips])
+        parts = {p: np.flatnonzero(part_of == p) for p in ("train", "val", "test")}
+        empty = [part for part, rows in parts.items() if not len(rows)]
+        if empty:
+            prep.note(f"scheme {scheme} left out: no clip for {', '.join(empty)}")
+            continue
+        whole += 1
+        prep.split(scheme, **{part: shuffled(rows, ORDER_SEED) for part, rows in parts.items()})
+    if not whole:
+        raise UserError(f"{len(clips)} clips are too few: no split scheme has all three parts")
