@@ -57,7 +57,8 @@ __all__ = ["Card", "Preparation", "Refuse", "Skip"]
 
 Item = TypeVar("Item")
 
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+# None: numpy.save on a full disk raises an OSError without a number
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, None}
 
 
 class Preparation:
@@ -133,6 +134,7 @@ class Preparation:
         worker: Callable[[Item], Sample],
         arrays: Layout,
         chunk: int = 32,
+        scratch: bool = False,
     ) -> NDArray[np.int64]:
         """Decode items in parallel, one row each, into memory-mapped arrays.
 
@@ -143,6 +145,7 @@ class Preparation:
                 Skip leaves the item out; Refuse or an OSError stops the preparation at the end.
             arrays: modality -> (shape of one sample, type).
             chunk: items between two records of progress.
+            scratch: the arrays are for the preparer's own use, not modalities: gone at the end.
 
         Returns:
             Positions of the items that were kept; row i of the arrays is ``items[kept[i]]``.
@@ -177,8 +180,9 @@ class Preparation:
             for path in rows.values():
                 settle(path, kept if dropped else None)
         self._skipped += [(file, reason) for _, file, reason in problems]
-        for name in arrays:
-            self._declare(name)
+        if not scratch:
+            for name in arrays:
+                self._declare(name)
         return kept
 
     def array(self, name: str) -> NDArray[Any]:
@@ -269,8 +273,8 @@ class Preparation:
             if error.errno not in UNWRITABLE:
                 raise
             raise UserError(
-                f"cannot write {self.partial}: {error.strerror}: free space or choose another "
-                f"folder (out=...); what is done so far is kept"
+                f"cannot write {self.partial}: {error.strerror or error}: free space or choose "
+                f"another folder (out=...); what is done so far is kept"
             ) from None
 
 

@@ -2,7 +2,8 @@
 
 No registry: ``conf/dataset/<name>.yaml`` names the module (``preparer: miles_repro.data.smnist``),
 which holds ``prepare(raw, out, *, workers=None, **options)`` and ``VERSION``. The options are the
-keyword arguments of that function, their types those of the defaults.
+keyword arguments of that function. The default of an option that can move a number stands in the
+yaml (``preparation``), that of any other in the function; the default gives the type.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import inspect
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -99,7 +100,7 @@ def prepare_dataset(
         UserError: unknown data set or option, or prepared before with another version or option.
     """
     module = preparer_of(name)
-    typed = _typed_options(name, module.prepare, options or {})
+    typed = _typed_options(name, _defaults(name, module), options or {})
     out = data / name
     if force:
         _forget_partial(out)
@@ -109,7 +110,7 @@ def prepare_dataset(
         return manifest, False
     if raw is not None and not raw.is_dir():
         raise UserError(f"raw={raw} is not a folder")
-    return module.prepare(raw, out, **typed), True
+    return module.prepare(raw, out, **{**_written_defaults(name), **typed}), True
 
 
 def dataset_names() -> list[str]:
@@ -119,33 +120,41 @@ def dataset_names() -> list[str]:
 
 def preparer_of(name: str) -> ModuleType:
     """The module named by ``preparer`` in a data set's configuration."""
+    target = _configuration(name).get("preparer")
+    if not isinstance(target, str):
+        raise UserError(f"{CONF / name}.yaml names no preparer (preparer: <module>)")
+    return importlib.import_module(target)
+
+
+def _configuration(name: str) -> dict[str, Any]:
     import yaml
 
     path = CONF / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"unknown data set {name!r}: one of {', '.join(dataset_names())}")
-    target = yaml.safe_load(path.read_text(encoding="utf-8")).get("preparer")
-    if not isinstance(target, str):
-        raise UserError(f"{path} names no preparer (preparer: <module>)")
-    return importlib.import_module(target)
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def _options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    parameters = inspect.signature(function).parameters
-    return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+def _written_defaults(name: str) -> dict[str, Any]:
+    return _configuration(name).get("preparation") or {}
+
+
+def _defaults(name: str, module: ModuleType) -> dict[str, Any]:
+    """Every option of a data set's preparation with its default."""
+    parameters = inspect.signature(module.prepare).parameters
+    own = {key: p.default for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    return own | _written_defaults(name)
 
 
 def _typed_options(
-    name: str, function: Callable[..., Any], given: Mapping[str, str]
+    name: str, defaults: Mapping[str, Any], given: Mapping[str, str]
 ) -> dict[str, Any]:
-    known = _options(function)
     typed: dict[str, Any] = {}
     for key, text in given.items():
-        if key not in known:
-            raise UserError(f"{name} has no option {key!r}: it has {', '.join(known)}")
-        default = known[key].default
+        if key not in defaults:
+            raise UserError(f"{name} has no option {key!r}: it has {', '.join(defaults)}")
         try:
-            typed[key] = _read(text, int if key == "workers" else type(default))
+            typed[key] = _read(text, int if key == "workers" else type(defaults[key]))
         except ValueError as error:
             raise UserError(f"{key}={text}: {error}") from None
     return typed
@@ -193,9 +202,9 @@ def _summary(manifest: Mapping[str, Any]) -> str:
 def _all_options() -> str:
     lines = []
     for name in dataset_names():
-        function = preparer_of(name).prepare
-        lines.append(f"  {name}: {(inspect.getdoc(function) or '').splitlines()[0]}")
-        for key, parameter in _options(function).items():
+        module = preparer_of(name)
+        lines.append(f"  {name}: {(inspect.getdoc(module.prepare) or '').splitlines()[0]}")
+        for key, default in _defaults(name, module).items():
             if key != "workers":
-                lines.append(f"      {key}={parameter.default}")
+                lines.append(f"      {key}={default}")
     return "\n".join(lines)

@@ -67,6 +67,12 @@ def stratified_split(
     return parts
 
 
+def draw_evenly(rows: Rows, n: int, random: np.random.RandomState) -> Rows:
+    """``n`` of ``rows`` in random order; where n is larger, each equally often to within one."""
+    rounds = -(-n // len(rows))
+    return np.concatenate([random.permutation(rows) for _ in range(rounds)])[:n]
+
+
 def pair_by_label(
     first: NDArray[np.integer], second: NDArray[np.integer], per_class: int, seed: int
 ) -> tuple[Rows, Rows]:
@@ -85,9 +91,48 @@ def pair_by_label(
     columns: list[list[Rows]] = [[], []]
     for label in np.unique(first):
         for column, labels in zip(columns, (first, second), strict=True):
-            rows = np.flatnonzero(labels == label)
-            rounds = -(-per_class // len(rows))
-            drawn = np.concatenate([random.permutation(rows) for _ in range(rounds)])
-            column.append(drawn[:per_class].astype(np.int64))
+            column.append(draw_evenly(np.flatnonzero(labels == label), per_class, random))
     order = random.permutation(per_class * len(columns[0]))
     return np.concatenate(columns[0])[order], np.concatenate(columns[1])[order]
+
+
+def grouped_split(
+    labels: Rows, groups: Rows, sizes: Mapping[str, int], seed: int
+) -> dict[str, Rows]:
+    """Stratified ``train`` and ``val`` rows such that no group has rows in both.
+
+    Groups go to validation in random order while they fit; where the exact size needs it, the rest
+    of one more group stays unused.
+
+    Raises:
+        UserError: a class leaves too few rows for training.
+    """
+    random = frozen_random(seed)
+    classes, counts = np.unique(labels, return_counts=True)
+    val_shares = proportional(counts, sizes["val"])
+    train_shares = proportional(counts - val_shares, sizes["train"])
+    train, val = [], []
+    for label, n_val, n_train in zip(classes, val_shares, train_shares, strict=True):
+        members = np.flatnonzero(labels == label)
+        names, of_group = np.unique(groups[members], return_counts=True)
+        order = random.permutation(len(names))
+        taken, filled = [], 0
+        for at in order:
+            if filled + of_group[at] <= n_val:
+                taken.append(at)
+                filled += of_group[at]
+        if filled < n_val:  # the smallest group that was too large gives what is missing
+            left = np.setdiff1d(order, taken)
+            taken.append(left[np.argmin(of_group[left])])
+        inside = np.isin(groups[members], names[taken])
+        if (~inside).sum() < n_train:
+            raise UserError(
+                f"class {label} has {(~inside).sum():,} rows for training when {n_val:,} "
+                f"validation rows share no audio with them, {n_train:,} are needed"
+            )
+        val.append(random.permutation(members[inside])[:n_val])
+        train.append(random.permutation(members[~inside])[:n_train])
+    return {
+        "train": random.permutation(np.concatenate(train)),
+        "val": random.permutation(np.concatenate(val)),
+    }
