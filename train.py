@@ -38,7 +38,8 @@ if __name__ == "__main__":
     try:
         main()
     except (HydraException, OmegaConfBaseException, UserError) as e:
-        sys.exit(f"error: {first_lines(e)}")
+        print(f"error: {first_lines(e)}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted: the same command continues where this stopped", file=sys.stderr)
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""miles-repro: the paper MILES (arXiv 2510.17394) reproduced, balanced multimodal learning compared.
+"""miles-repro: the paper MILES (arXiv 2510.17394) reproduced, balanced learning compared.
 
 ``from miles_repro import MILES`` gives the scheduler alone, for any training loop.
 """

@@ -232,9 +232,7 @@ def _resolve_rates(raw: dict[str, Any]) -> None:
     dataset, budget = raw["dataset"]["name"], raw["budget"]["name"]
     root = Path(raw["runtime"]["runs_dir"]) / dataset / "concat"
     records = [
-        r
-        for m in raw["dataset"]["modalities"]
-        for r in load_summaries(root / f"unimodal_{m}")
+        r for m in raw["dataset"]["modalities"] for r in load_summaries(root / f"unimodal_{m}")
     ]
     raw["strategy"]["rates"] = {
         m: best_unimodal_lr(records, dataset, budget, m)[0] for m in raw["dataset"]["modalities"]

@@ -60,9 +60,7 @@ class CopyTrainer:
             torch.manual_seed(derive(recipe.seed, "copy", head))
             clone = self._copy(model, head)
             optimizer = build_optimizer(clone, recipe.optimizer, recipe.device)
-            ctx = Context(
-                clone, self.task, recipe.optimizer.lr, epochs, self, torch.Generator()
-            )
+            ctx = Context(clone, self.task, recipe.optimizer.lr, epochs, self, torch.Generator())
             if recipe.amp == torch.float16:
                 ctx.scaler = torch.amp.GradScaler(recipe.device.type)
             ctx.optimizer = optimizer

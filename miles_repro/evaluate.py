@@ -71,8 +71,13 @@ def utilization(scores: dict[str, Score]) -> dict[str, float]:
 
 @torch.inference_mode()
 def robustness(
-    model: Multimodal, task: Task, val: Prediction, test: Part, predicted: Prediction,
-    batch_size: int, seed: int,
+    model: Multimodal,
+    task: Task,
+    val: Prediction,
+    test: Part,
+    predicted: Prediction,
+    batch_size: int,
+    seed: int,
 ) -> dict[str, Any]:
     """``missing`` and ``noise`` of the run record, on the test split.
 

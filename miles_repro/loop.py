@@ -74,9 +74,7 @@ def train_epoch(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """One pass over ``order``. Returns the running logits of every head, and their labels."""
     model = ctx.model
-    autocast = (
-        torch.autocast(recipe.device.type, recipe.amp) if recipe.amp else nullcontext()
-    )
+    autocast = torch.autocast(recipe.device.type, recipe.amp) if recipe.amp else nullcontext()
     outputs: list[dict[str, Tensor]] = []
     labels: list[Tensor] = []
     generator = torch.Generator().manual_seed(derive(recipe.seed, "augment", ctx.epoch))
@@ -117,7 +115,12 @@ class Fit:
     """One training from start, or from a saved state, to its last epoch."""
 
     def __init__(
-        self, model: Multimodal, task: Task, strategy: Strategy, train: Part, val: Part,
+        self,
+        model: Multimodal,
+        task: Task,
+        strategy: Strategy,
+        train: Part,
+        val: Part,
         recipe: Recipe,
     ) -> None:
         from miles_repro.copies import CopyTrainer

@@ -42,7 +42,10 @@ class Multimodal(nn.Module):
     """
 
     def __init__(
-        self, encoders: Mapping[str, nn.Module], fusion: Fusion, heads: Mapping[str, nn.Module],
+        self,
+        encoders: Mapping[str, nn.Module],
+        fusion: Fusion,
+        heads: Mapping[str, nn.Module],
         probe: bool = False,
     ) -> None:
         super().__init__()

@@ -64,7 +64,11 @@ def _checked(config: Config) -> tuple[Any, list[str]]:
 
 
 def _train(
-    config: Config, strategy: Any, used: list[str], record: records.RunRecord, command: str,
+    config: Config,
+    strategy: Any,
+    used: list[str],
+    record: records.RunRecord,
+    command: str,
     report: Report,
 ) -> dict[str, Any]:
     import torch
@@ -76,11 +80,11 @@ def _train(
     device = _device(config.runtime.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    data = PreparedData(
-        config.runtime.data_dir / config.dataset.name, config.dataset.scheme, used
-    )
+    data = PreparedData(config.runtime.data_dir / config.dataset.name, config.dataset.scheme, used)
     part = partial(
-        data.part, device=device, resident_mb=config.runtime.resident_mb,
+        data.part,
+        device=device,
+        resident_mb=config.runtime.resident_mb,
         fraction=config.budget.data_fraction,
     )
     fit = _build(config, strategy, used, data, part, device)
@@ -103,9 +107,7 @@ def _train(
             started = now
             history.append(row)
             record.append(row)
-            record.save_state(
-                {"fit": fit.state_dict(), "history": history, "spent": meter.spent()}
-            )
+            record.save_state({"fit": fit.state_dict(), "history": history, "spent": meter.spent()})
             tracker.log(row)
             report(row, config.epochs)
         summary = {
@@ -127,7 +129,11 @@ def _train(
 
 
 def _build(
-    config: Config, strategy: Any, used: list[str], data: PreparedData, part: Any,
+    config: Config,
+    strategy: Any,
+    used: list[str],
+    data: PreparedData,
+    part: Any,
     device: torch.device,
 ) -> Fit:
     import torch
@@ -186,9 +192,7 @@ def _header(config: Config, command: str) -> dict[str, Any]:
     }
 
 
-def _results(
-    config: Config, fit: Fit, history: list[dict[str, Any]], test: Any
-) -> dict[str, Any]:
+def _results(config: Config, fit: Fit, history: list[dict[str, Any]], test: Any) -> dict[str, Any]:
     """Everything measured on the weights of the best epoch; the test split's only use."""
     from miles_repro.evaluate import predict, robustness, score, utilization
     from miles_repro.metrics import gap

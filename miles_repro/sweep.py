@@ -135,34 +135,46 @@ def duration(seconds: float) -> str:
 
 
 class Progress(Callback):
-    """Follows a sweep's journal from the launching process (a Hydra callback)."""
+    """Hydra's hook around a sweep. Launchers send it to other processes, so it holds nothing."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _following.append(Follower(config))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        _following.pop().end()
+
+
+class Follower:
+    """Follows a sweep's journal from the launching process and shows it."""
+
+    def __init__(self, config: DictConfig) -> None:
         self.journal = Path(config.hydra.sweep.dir) / "journal.jsonl"
         self.total = count_jobs(config)
         self.started = time.perf_counter()
         self.counts = dict.fromkeys(("done", "skipped", "busy", "failed"), 0)
         self.lines_read = 0
-        self._warn_about_threads(config)
+        warn_about_threads(config)
         print(f"sweep of {self.total} runs", flush=True)
-        self._bar = _bar(self.total)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._thread.start()
+        self.bar = _bar(self.total)
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._follow, daemon=True)
+        self.thread.start()
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        self._over.set()
-        self._thread.join()
+    def end(self) -> None:
+        self.over.set()
+        self.thread.join()
         self._read()
-        if self._bar:
-            self._bar.stop()
+        if self.bar:
+            self.bar.stop()
         summary = ", ".join(f"{n} {status}" for status, n in self.counts.items() if n)
-        print(f"sweep over in {duration(time.perf_counter() - self.started)}: {summary}")
+        print(
+            f"sweep over in {duration(time.perf_counter() - self.started)}: {summary}", flush=True
+        )
         for line in failures:
-            print(f"failed: {line}", file=sys.stderr)
+            print(f"failed: {line}", file=sys.stderr, flush=True)
 
     def _follow(self) -> None:
-        while not self._over.wait(0.2):
+        while not self.over.wait(0.2):
             self._read()
 
     def _read(self) -> None:
@@ -179,24 +191,28 @@ class Progress(Callback):
     def _show(self, entry: dict[str, Any]) -> None:
         self.counts[entry["status"]] += 1
         finished = sum(self.counts.values())
-        if self._bar:
-            self._bar.advance(self._bar.task_ids[0])
+        if self.bar:
+            self.bar.advance(self.bar.task_ids[0])
         if entry["status"] == "skipped":
             return
         worked = finished - self.counts["skipped"]
         left = (time.perf_counter() - self.started) / worked * (self.total - finished)
         prefix = f"[{finished}/{self.total}, left {duration(left)}] "
-        show(entry, prefix, self._bar.console.print if self._bar else _plain)
+        show(entry, prefix, self.bar.console.print if self.bar else _plain)
 
-    def _warn_about_threads(self, config: DictConfig) -> None:
-        workers = config.hydra.launcher.get("n_jobs") or 1
-        threads, cores = config.runtime.threads, available_cores()
-        if workers > 0 and workers * threads > cores:
-            print(
-                f"warning: {workers} workers x {threads} threads on {cores} cores slow each other "
-                f"down: lower hydra.launcher.n_jobs or runtime.threads",
-                file=sys.stderr,
-            )
+
+_following: list[Follower] = []
+
+
+def warn_about_threads(config: DictConfig) -> None:
+    workers = config.hydra.launcher.get("n_jobs") or 1
+    threads, cores = config.runtime.threads, available_cores()
+    if workers > 0 and workers * threads > cores:
+        print(
+            f"warning: {workers} workers x {threads} threads on {cores} cores slow each other "
+            "down: lower hydra.launcher.n_jobs or runtime.threads",
+            file=sys.stderr,
+        )
 
 
 def _plain(text: str) -> None:

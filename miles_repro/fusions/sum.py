@@ -29,8 +29,7 @@ class Sum(Fusion):
 
     def _projected(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {
-            m: self.project[m](features[m]) if m in self.project else features[m]
-            for m in self.dims
+            m: self.project[m](features[m]) if m in self.project else features[m] for m in self.dims
         }
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:

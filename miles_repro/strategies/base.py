@@ -152,9 +152,7 @@ class Strategy:
             setattr(self, name, state[name])
 
 
-def weighted_loss(
-    task: Task, out: Output, y: Tensor, weights: Mapping[str, float]
-) -> Tensor:
+def weighted_loss(task: Task, out: Output, y: Tensor, weights: Mapping[str, float]) -> Tensor:
     """Sum of w_k L_k over ``fused`` and modalities; a term of weight zero is not computed."""
     terms = [
         w * task.loss(out.fused if k == "fused" else out.unimodal[k], y)

@@ -53,8 +53,7 @@ def conditional_utilization(fused: float, unimodal: Mapping[str, float]) -> dict
     if not _defined(fused, unimodal):
         return dict.fromkeys(unimodal, math.nan)
     return {
-        m: (fused - max(v for other, v in unimodal.items() if other != m)) / fused
-        for m in unimodal
+        m: (fused - max(v for other, v in unimodal.items() if other != m)) / fused for m in unimodal
     }
 
 
