@@ -19,7 +19,7 @@ PIP := $(PY) -m pip -qq install -c constraints.txt
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
 
-setup: $(VENV)/.setup ## Make .venv and install the pinned packages (5-6 GB; once)
+setup: $(VENV)/.setup ## Make .venv and install the pinned packages (6-7 GB; once)
 
 # pip is what venv puts in last: a half-made environment is made again.
 $(VENV)/bin/pip:
