@@ -57,7 +57,7 @@ class WandbServer:
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
         self.artifacts: dict[str, dict[str, Any]] = {}
-        self.views: list[dict[str, Any]] = []
+        self.views: dict[str, dict[str, Any]] = {}
         self.operations: list[str] = []
         self.unknown: list[str] = []
         self.delay = 0.0
@@ -145,6 +145,124 @@ class WandbServer:
         entity = {"id": "e1", "name": ENTITY}
         return {"model": {"id": "p1", "name": v["project"], "entity": entity, "bucket": bucket}}
 
+    def do_GetDefaultEntity(self, v: dict[str, Any]) -> dict[str, Any]:
+        return self.do_Viewer(v)
+
+    def do_Runs(self, v: dict[str, Any]) -> dict[str, Any]:
+        runs = [run for run in self.runs.values() if run.project == v["project"]]
+        if not runs:
+            return {"project": None}
+        first = int(v.get("cursor") or 0)
+        page = runs[first : first + v["perPage"]]
+        info = {"endCursor": str(first + len(page)), "hasNextPage": first + len(page) < len(runs)}
+        edges = [
+            {"node": self._node(run), "cursor": str(first + i + 1)} for i, run in enumerate(page)
+        ]
+        connection = {"edges": edges, "pageInfo": info}
+        return {
+            "project": {
+                "internalId": "1",
+                "runCount": len(runs),
+                "readOnly": False,
+                "runs": connection,
+            }
+        }
+
+    def _node(self, run: Run) -> dict[str, Any]:
+        return self._bucket(run) | {
+            "projectId": 1,
+            "tags": run.fields.get("tags") or [],
+            "state": run.state,
+            "group": run.fields.get("groupName"),
+            "jobType": run.fields.get("jobType"),
+            "commit": None,
+            "readOnly": False,
+            "createdAt": "2026-01-01T00:00:00",
+            "heartbeatAt": "2026-01-01T00:00:00",
+            "notes": run.fields.get("notes"),
+            "systemMetrics": "{}",
+            "summaryMetrics": json.dumps(run.summary),
+            "user": {"name": ENTITY, "username": ENTITY},
+            "historyKeys": None,
+        }
+
+    # -- artifacts -------------------------------------------------------------------------
+    def do_ServerFeaturesQuery(self, v: dict[str, Any]) -> dict[str, Any]:
+        return {"serverInfo": {"features": []}}
+
+    def do_ArtifactType(self, v: dict[str, Any]) -> dict[str, Any]:
+        return {"project": {"artifact": None}}
+
+    def do_CreateArtifact(self, v: dict[str, Any]) -> dict[str, Any]:
+        name = v["input"]["artifactCollectionName"]
+        self.artifacts.setdefault(name, {})
+        sequence = {"latestArtifact": None}
+        artifact = {"id": name, "state": "PENDING", "artifactSequence": sequence}
+        return {"createArtifact": {"artifact": artifact}}
+
+    def do_CreateArtifactManifest(self, v: dict[str, Any]) -> dict[str, Any]:
+        url = f"{self.url}/storage/manifest/{v['artifactID']}" if v["includeUpload"] else None
+        file = {"id": "f1", "uploadUrl": url, "uploadHeaders": []}
+        manifest = {"id": v["artifactID"], "file": file}
+        return {"createArtifactManifest": {"artifactManifest": manifest}}
+
+    def do_CreateArtifactFiles(self, v: dict[str, Any]) -> dict[str, Any]:
+        nodes = [
+            {
+                "storagePath": None,
+                "uploadUrl": f"{self.url}/storage/artifact/{file['artifactID']}/{file['name']}",
+                "uploadHeaders": [],
+                "uploadMultipartUrls": None,
+                "artifact": {"id": file["artifactID"]},
+            }
+            for file in v["input"]["artifactFiles"]
+        ]
+        return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+
+    def do_CommitArtifact(self, v: dict[str, Any]) -> dict[str, Any]:
+        return {"commitArtifact": {"artifact": {"id": v["artifactID"], "digest": "0"}}}
+
+    # -- workspaces and reports ------------------------------------------------------------
+    def do_UpsertView2(self, v: dict[str, Any]) -> dict[str, Any]:
+        name = v.get("id") or f"view{len(self.views)}"
+        self.views[name] = v | {"id": name, "spec": json.loads(v["spec"])}
+        return {"upsertView": {"view": v | {"id": name}, "inserted": True}}
+
+    do_upsertView = do_UpsertView2
+
+    def do_View(self, v: dict[str, Any]) -> dict[str, Any]:
+        kind = v.get("viewType", "runs")
+        nodes = [
+            x | {"spec": json.dumps(x["spec"]), "user": None, "updatedAt": None, "createdAt": None}
+            for x in self.views.values()
+            if x["type"] == kind and v.get("viewName") in (None, x["name"])
+        ]
+        edges = [{"node": node, "cursor": node["id"]} for node in nodes]
+        info = {"endCursor": None, "hasNextPage": False}
+        return {"project": {"allViews": {"edges": edges, "pageInfo": info}}}
+
+    do_ProjectViews = do_View
+
+    def do_GetProjects(self, v: dict[str, Any]) -> dict[str, Any]:
+        names = sorted({run.project for run in self.runs.values()})
+        edges = [
+            {
+                "cursor": name,
+                "node": {
+                    "__typename": "Project",
+                    "id": name,
+                    "name": name,
+                    "entityName": ENTITY,
+                    "createdAt": "2026-01-01T00:00:00",
+                    "isBenchmark": False,
+                    "user": None,
+                },
+            }
+            for name in names
+        ]
+        info = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+        return {"models": {"edges": edges, "pageInfo": info}}
+
     # -- files -----------------------------------------------------------------------------
     def do_CreateRunFiles(self, v: dict[str, Any]) -> dict[str, Any]:
         files = [
@@ -198,6 +316,10 @@ class _Handler(BaseHTTPRequestHandler):
             return json.dumps(answer).encode()
         if parts[-1] == "file_stream":
             self.state.file_stream(parts[-2], json.loads(body))
+        elif parts[:2] == ["storage", "artifact"]:
+            self.state.artifacts[parts[2]]["/".join(parts[3:])] = body
+        elif parts[:2] == ["storage", "manifest"]:
+            self.state.artifacts[parts[2]]["manifest"] = body
         elif parts[0] == "storage" and self.command == "PUT":
             self.state.runs[parts[1]].files["/".join(parts[2:])] = body
         elif parts[0] == "storage":

@@ -6,11 +6,15 @@ raises into training: trouble with the tracker is one line on stderr and the run
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any, Protocol
 
-_said: set[str] = set()
+from miles_repro.records import load_rows
+
+HEADER = ("run_id", "dataset", "fusion", "strategy", "trial", "seed", "budget", "config", "command")
+_said: list[str] = []
 
 
 class Tracker(Protocol):
@@ -44,7 +48,7 @@ def start(
     if config.get("name", "none") == "none":
         return NoTracker()
     try:
-        from miles_repro.tracking.wandb_run import open_run  # noqa: PLC0415 (optional, 0.5 s)
+        from miles_repro.tracking.wandb_run import open_run
 
         return open_run(config, header, Path(run_dir), history)
     except Exception as error:
@@ -52,16 +56,26 @@ def start(
         return NoTracker()
 
 
+def repeat(config: dict[str, Any], summary: dict[str, Any], run_dir: Path) -> None:
+    """Mirror a record that was finished before, where a W&B sweep agent waits for its result.
+
+    A sweep gives each of its runs an id of its own, so it cannot know that this one is done.
+    """
+    if os.environ.get("WANDB_SWEEP_ID"):
+        header = {key: summary[key] for key in HEADER}
+        start(config, header, run_dir, load_rows(run_dir)).finish(summary)
+
+
 def say(line: str) -> None:
-    """Print a line on stderr, once per process."""
-    if line not in _said:
-        _said.add(line)
+    """Print a line on stderr: only the first of a process, the others would tell the same."""
+    if not _said:
+        _said.append(line)
         print(f"tracker: {line}", file=sys.stderr, flush=True)
 
 
 def brief(error: BaseException) -> str:
     """The first line of an error, without any API key."""
-    from miles_repro.tracking.connection import hide_key  # noqa: PLC0415 (needs no import before)
+    from miles_repro.tracking.connection import hide_key
 
     text = str(error).strip().splitlines()
     return hide_key(f"{type(error).__name__}: {text[0] if text else 'no message'}")

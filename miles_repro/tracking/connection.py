@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import netrc
 import os
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from miles_repro.errors import UserError
 
 PROBE_SECONDS = 3.0  # longest wait for a server that does not answer, once per process
 INIT_SECONDS = 10.0  # longest wait for a server that answers the probe but not the run
@@ -17,10 +20,14 @@ _MODES = {"dryrun": "offline", "run": "online", "shared": "online"}
 _unusable: dict[str, str] = {}
 
 
-def prepare_environment(run_dir: Path) -> None:
-    """Keep the client's own files out of the home directory, and its chatter off the terminal."""
+def prepare_environment(run_dir: Path | None = None) -> None:
+    """Keep the client's own files out of the home directory, and its chatter off the terminal.
+
+    They go below ``run_dir``, or to the temporary folder where no run is concerned.
+    """
+    folder = run_dir / "wandb" if run_dir else Path(tempfile.gettempdir()) / f"miles-{os.getuid()}"
     for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
-        os.environ.setdefault(name, str((run_dir / "wandb" / "client").absolute()))
+        os.environ.setdefault(name, str((folder / "client").absolute()))
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.setdefault("WANDB_SILENT", "true")
 
@@ -56,7 +63,7 @@ def give_up(url: str, trouble: str) -> None:
 
 def base_url() -> str:
     """The W&B server: WANDB_BASE_URL, the user's W&B settings file, or the public one."""
-    import wandb  # noqa: PLC0415 (only when needed)
+    import wandb
 
     return str(wandb.setup().settings.base_url).rstrip("/")
 
@@ -92,6 +99,19 @@ def probe(url: str, seconds: float = PROBE_SECONDS) -> str | None:
             return None
         return f"does not answer within {seconds:g} s"
     return None
+
+
+def require_server() -> None:
+    """Raise UserError where nothing could be uploaded or read."""
+    prepare_environment()
+    url = base_url()
+    if not has_key(url):
+        raise UserError(
+            f"no API key for {url}: set WANDB_API_KEY or run 'wandb login', here or on a "
+            "machine that sees the same records"
+        )
+    if trouble := probe(url, 30.0):
+        raise UserError(f"the W&B server {url} {trouble}: try again later")
 
 
 def hide_key(text: str) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from miles_repro.records import to_json
+
 # Summary key that holds the whole summary.json, so that tables can be rebuilt from W&B alone.
 RECORD_KEY = "record"
 OBJECTIVE = "val/fused/metric"
@@ -47,7 +49,7 @@ def summary_values(summary: dict[str, Any]) -> dict[str, Any]:
     for split, values in (summary.get("utilization") or {}).items():
         flat.update(_utilization(f"utilization/{split}", values))
     flat.update({k: summary.get(k) for k in ("best_epoch", "epochs", "gap", "status", "metric")})
-    return {**_known(flat), RECORD_KEY: json.dumps(summary, separators=(",", ":"))}
+    return {**_known(flat), RECORD_KEY: to_json(summary)}
 
 
 def record_of(summary: dict[str, Any]) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from miles_repro.tracking import NoTracker, Tracker, brief, say
 from miles_repro.tracking.connection import (
@@ -56,7 +56,7 @@ def how_to_sync(run_dir: Path) -> str:
 
 def drop_client() -> None:
     """Stop the client's helper process, which still holds the id of a run it could not open."""
-    import wandb  # noqa: PLC0415 (only when needed)
+    import wandb
 
     wandb.teardown()
 
@@ -76,16 +76,17 @@ class WandbTracker:
         folder = self._run_dir / "wandb"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        mark = {"tracker": self._config, "header": self._header}
-        (folder / MARK).write_text(json.dumps(mark), encoding="utf-8")
+        if not os.environ.get("WANDB_SWEEP_ID"):  # a sweep's runs have ids of the sweep
+            mark = {"tracker": self._config, "header": self._header}
+            (folder / MARK).write_text(json.dumps(mark), encoding="utf-8")
 
-    def connect(self, mode: str, history: list[dict[str, Any]]) -> None:
+    def connect(self, mode: Literal["online", "offline"], history: list[dict[str, Any]]) -> None:
         """Open the run and log the rows of ``history`` that W&B does not have yet.
 
         Online, an existing run of this id is continued: opened in any other way, the client would
         append the same rows a second time.
         """
-        import wandb  # noqa: PLC0415 (only when needed)
+        import wandb
 
         self._online = mode == "online"
         self._run = wandb.init(
@@ -135,4 +136,4 @@ class WandbTracker:
         self._run = None
         if self._online:
             give_up(base_url(), f"was lost ({brief(error)})")
-        say(f"W&B lost a run ({brief(error)}), training goes on. {how_to_sync(self._run_dir)}")
+        say(f"W&B lost a run ({brief(error)}), the record is whole. {how_to_sync(self._run_dir)}")

@@ -1,0 +1,134 @@
+"""Bring a W&B project up to date with run records.
+
+The server is asked what it has, and every finished or failed record it lacks is uploaded from the
+record itself. So it does not matter whether a run was offline, lost its connection or was killed on
+the way, and a second call finds nothing to do. (``wandb sync`` on the client's own files would
+append the rows of a run that the server knows in part a second time.)
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from miles_repro import records
+from miles_repro.tracking import HEADER, brief
+from miles_repro.tracking.exchange import project_runs
+from miles_repro.tracking.wandb_run import MARK, WandbTracker
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A record that W&B should have."""
+
+    folder: Path
+    tracker: dict[str, Any]
+    header: dict[str, Any]
+    rows: int
+    state: str  # finished | failed
+
+    @property
+    def project(self) -> tuple[str | None, str]:
+        return self.tracker.get("entity"), self.tracker["project"]
+
+
+def plan(root: Path, default: dict[str, Any] | None = None) -> tuple[list[Upload], int]:
+    """Records below ``root`` to upload, and how many are left out because they have not ended.
+
+    Records of runs that were not mirrored at all count only where ``default`` says which tracker
+    configuration to use for them.
+    """
+    uploads, open_runs = [], 0
+    for folder in records.run_folders(root):
+        summary = records.read_summary(folder)
+        marked = _mark(folder)
+        if marked is None and default is None:
+            continue
+        if summary is None and (marked is None or records.status_of(folder) != "failed"):
+            open_runs += 1
+            continue
+        header = {k: summary[k] for k in HEADER} if summary else (marked or {})["header"]
+        tracker = marked["tracker"] if marked else default
+        rows = len(records.load_rows(folder)) if (folder / records.ROWS).exists() else 0
+        state = "finished" if summary else "failed"
+        uploads.append(Upload(folder, dict(tracker or {}), header, rows, state))
+    return uploads, open_runs
+
+
+def _mark(folder: Path) -> dict[str, Any] | None:
+    try:
+        mark: dict[str, Any] = json.loads((folder / "wandb" / MARK).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return mark
+
+
+def missing(uploads: list[Upload]) -> list[Upload]:
+    """Those of ``uploads`` that the server does not have completely."""
+    known: dict[tuple[str | None, str], dict[str, tuple[str, int]]] = {}
+    for project in {upload.project for upload in uploads}:
+        known[project] = _on_server(*project)
+    todo = []
+    for upload in uploads:
+        state, rows = known[upload.project].get(upload.header["run_id"], ("absent", 0))
+        if state != upload.state or rows < upload.rows:
+            todo.append(upload)
+    return todo
+
+
+def _on_server(entity: str | None, project: str) -> dict[str, tuple[str, int]]:
+    """State and number of rows of every run of a project; empty where there is no project."""
+    return {
+        run.id: (run.state, int(run.historyLineCount or 0))
+        for run in project_runs(entity, project, lazy=True)
+    }
+
+
+def upload(item: Upload) -> None:
+    """Write one record to W&B, from the first row that the server lacks."""
+    summary = records.read_summary(item.folder)
+    error = None if summary else _error(item.folder)
+    rows = records.load_rows(item.folder) if item.rows else []
+    with tempfile.TemporaryDirectory(prefix="miles-sync-") as scratch:
+        mirror = WandbTracker(item.tracker, item.header, Path(scratch))
+        mirror.connect("online", rows)
+        mirror.end(summary, error)
+
+
+def _error(folder: Path) -> str:
+    lines = (folder / records.ERROR).read_text(encoding="utf-8").strip().splitlines()
+    return lines[-1] if lines else "failed"
+
+
+def upload_all(items: list[Upload], jobs: int, report: Callable[[Upload, str | None], None]) -> int:
+    """Upload in ``jobs`` processes; ``report(item, trouble)`` after each. Returns the failures."""
+    failures = 0
+    for item, trouble in _results(items, jobs):
+        failures += trouble is not None
+        report(item, trouble)
+    return failures
+
+
+def _results(items: list[Upload], jobs: int) -> Iterator[tuple[Upload, str | None]]:
+    if jobs <= 1 or len(items) <= 1:
+        for item in items:
+            yield item, _try(item)
+        return
+    with ProcessPoolExecutor(min(jobs, len(items)), mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(_try, item): item for item in items}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+
+def _try(item: Upload) -> str | None:
+    try:
+        upload(item)
+    except Exception as error:
+        return brief(error)
+    return None

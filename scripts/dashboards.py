@@ -1,0 +1,46 @@
+"""Create or refresh the W&B workspace and the reports of a project.
+
+python scripts/dashboards.py --project miles-repro
+python scripts/dashboards.py --dry-run dashboards.json    write what would be sent, send nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from miles_repro.errors import UserError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--entity", help="default: your default entity")
+    parser.add_argument("--project", default="miles-repro")
+    parser.add_argument("--dry-run", type=Path, metavar="FILE", help="write the JSON, send nothing")
+    args = parser.parse_args()
+    try:
+        from miles_repro.tracking import connection, dashboards
+
+        connection.prepare_environment()
+        if args.dry_run:
+            spec = dashboards.spec(args.entity or "entity", args.project)
+            args.dry_run.write_text(json.dumps(spec, indent=1) + "\n", encoding="utf-8")
+            print(f"written: {args.dry_run} (1 workspace, {len(spec['reports'])} reports)")
+            return 0
+        connection.require_server()
+        print("\n".join(dashboards.save(args.entity, args.project)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: cannot write {args.dry_run}: {error.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
