@@ -114,7 +114,7 @@ class Preparation:
             return
         listing = self.partial / "refused.json"
         entries = [{"file": file, "reason": reason} for file, reason in sorted(self._refused)]
-        with self._disk():
+        with self.disk():
             listing.write_text(json.dumps(entries, indent=1), encoding="utf-8")
         file, reason = min(self._refused)
         raise UserError(
@@ -124,7 +124,7 @@ class Preparation:
 
     def write(self, name: str, array: NDArray[Any]) -> None:
         """Store a whole array at once: ``labels``, or a modality (rows first)."""
-        with self._disk():
+        with self.disk():
             np.save(self.partial / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
         self._declare(name)
 
@@ -157,7 +157,7 @@ class Preparation:
         starts = range(0, len(items), chunk)
         log = self.partial / ("+".join(arrays) + ".progress")
         rows = {name: self.partial / f"{name}.rows" for name in arrays}
-        with self._disk():
+        with self.disk():
             key = plan_key(self.card, items, arrays, chunk)
             done = resume(log, key, rows, arrays, len(items))
             todo = [n for n in range(len(starts)) if n not in done]
@@ -218,7 +218,7 @@ class Preparation:
             The manifest.
         """
         self.check()
-        with self._disk():
+        with self.disk():
             _save_npz(
                 self.partial / "splits.npz",
                 {
@@ -266,7 +266,8 @@ class Preparation:
             self._modalities.append(name)
 
     @contextmanager
-    def _disk(self) -> Iterator[None]:
+    def disk(self) -> Iterator[None]:
+        """Turn a full or forbidden disk into a UserError."""
         try:
             yield
         except OSError as error:

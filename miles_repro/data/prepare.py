@@ -30,7 +30,7 @@ Reads a data set's raw files once and writes the prepared folder <out>/<name> th
 An interrupted command goes on where it stopped when it is run again.
 
   dataset   one of: {names}
-  raw       folder of the raw files, as README.md describes it for each data set
+  raw       folder of the raw files, as docs/data.md describes it for each data set
   out       data folder (default: $MILES_DATA, else data)
   workers   processes (default: all cores)
   --verify  check counts, shapes and hashes of the prepared folder; writes nothing

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from miles_repro.data.audio import mfcc, read_wav
+from miles_repro.data.audio import mfcc
 from miles_repro.data.filling import Skip
+from miles_repro.data.media import BadFile, read_wav
 from miles_repro.errors import UserError
 
 FRAMES, COEFFICIENTS = 39, 13  # of the written and spoken digits database
@@ -185,7 +186,10 @@ def find_clips(folder: Path) -> tuple[list[Clip], list[Path]]:
 def clip_features(settings: Mapping[str, Any], item: tuple[Path]) -> dict[str, NDArray[Any]]:
     """Worker: MFCCs (1, 39, 13) of a recording, continued with its last frame or cut."""
     rate = settings["sample_rate"]
-    wave = read_wav(item[0], rate)
+    try:
+        wave = read_wav(item[0], rate)
+    except BadFile as bad:
+        raise Skip(bad.path, bad.reason) from None
     window, hop = (rate * settings[key] // 1000 for key in ("window_ms", "hop_ms"))
     if len(wave) < window:
         raise Skip(item[0], f"shorter than one window of {settings['window_ms']} ms")

@@ -111,24 +111,26 @@ def grouped_split(
     classes, counts = np.unique(labels, return_counts=True)
     val_shares = proportional(counts, sizes["val"])
     train_shares = proportional(counts - val_shares, sizes["train"])
+    pairs = np.unique(np.stack([groups, labels]), axis=1)[0]
+    mixed = pairs[:-1][pairs[1:] == pairs[:-1]]  # groups of several classes stay in training
     train, val = [], []
     for label, n_val, n_train in zip(classes, val_shares, train_shares, strict=True):
         members = np.flatnonzero(labels == label)
         names, of_group = np.unique(groups[members], return_counts=True)
-        order = random.permutation(len(names))
+        order = random.permutation(np.flatnonzero(~np.isin(names, mixed)))
         taken, filled = [], 0
         for at in order:
             if filled + of_group[at] <= n_val:
                 taken.append(at)
                 filled += of_group[at]
-        if filled < n_val:  # the smallest group that was too large gives what is missing
-            left = np.setdiff1d(order, taken)
+        left = np.setdiff1d(order, taken)
+        if filled < n_val and len(left):  # the smallest that was too large gives what is missing
             taken.append(left[np.argmin(of_group[left])])
         inside = np.isin(groups[members], names[taken])
-        if (~inside).sum() < n_train:
+        if inside.sum() < n_val or (~inside).sum() < n_train:
             raise UserError(
-                f"class {label} has {(~inside).sum():,} rows for training when {n_val:,} "
-                f"validation rows share no audio with them, {n_train:,} are needed"
+                f"class {label} has {inside.sum():,} rows for validation and {(~inside).sum():,} "
+                f"for training that share no audio, {n_val:,} and {n_train:,} are needed"
             )
         val.append(random.permutation(members[inside])[:n_val])
         train.append(random.permutation(members[~inside])[:n_train])
