@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from miles_repro import trials
 from miles_repro.data.manifest import read_manifest
 from miles_repro.errors import UserError
-from miles_repro.records import load_summaries
 
 NUMBERS_VERSION = 1
 """Raised by any change of code that can move a number; part of every run id."""
@@ -141,20 +139,13 @@ def load(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
     except OmegaConfBaseException as e:
         raise UserError(f"configuration: {str(e).splitlines()[0]}") from None
     raw.pop("experiment", None)
-    spaces = _search_spaces(raw)
+    spaces = trials.search_spaces(raw)
     fixed = {o.lstrip("+").split("=", 1)[0] for o in overrides}
     raw["pinned"] = sorted(fixed & spaces.keys())
     if str(raw["strategy"]["name"]).startswith("unimodal_"):
         # One modality has nothing to fuse: every fusion is the same run, kept under concat.
         raw["fusion"] = {"name": "concat", "_target_": "miles_repro.fusions.concat.Concat"}
-    _resolve_trial(raw)
-    if raw["trial"]:
-        cell = (raw["dataset"]["name"], raw["fusion"]["name"], raw["strategy"]["name"])
-        for key, space in spaces.items():
-            if key not in raw["pinned"]:
-                group, name = key.split(".", 1)
-                raw[group][name] = draw(space, *cell, key, raw["trial"])
-    _resolve_rates(raw)
+    trials.fill_in(raw, spaces)
     folder = Path(raw["runtime"]["data_dir"]) / raw["dataset"]["name"]
     if not (folder / "manifest.json").is_file():
         raise UserError(
@@ -183,60 +174,6 @@ def explain(error: ValidationError, prefix: str = "") -> str:
         else f"{prefix}{'.'.join(str(p) for p in e['loc'])}: {e['msg']}"
         for e in error.errors(include_url=False)
     )
-
-
-def draw(space: Any, dataset: str, fusion: str, strategy: str, key: str, trial: int) -> Any:
-    """The value of ``key`` in random trial ``trial`` >= 1.
-
-    Each value has its own generator, seeded by the names and the trial: a search can be run in
-    any order, extended or resumed, and a new parameter leaves the others' draws alone.
-    """
-    text = "|".join((dataset, fusion, strategy, key, str(trial)))
-    rng = random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"))
-    if isinstance(space, list):
-        return rng.choice(space)
-    kind, (low, high) = next(iter(space.items()))
-    if kind == "log_uniform":
-        return math.exp(rng.uniform(math.log(low), math.log(high)))
-    if kind == "uniform":
-        return rng.uniform(low, high)
-    raise UserError(f"search space of {key}: {kind!r} is not a list, uniform or log_uniform")
-
-
-def _search_spaces(raw: dict[str, Any]) -> dict[str, Any]:
-    """Take the ``search`` blocks out of strategy and optimizer: full key -> space."""
-    return {
-        f"{group}.{name}": space
-        for group in ("strategy", "optimizer")
-        for name, space in (raw[group].pop("search", None) or {}).items()
-        if space is not None
-    }
-
-
-def _resolve_trial(raw: dict[str, Any]) -> None:
-    if raw["trial"] != "best":
-        return
-    from miles_repro.selection import best_trial
-
-    cell = (raw["dataset"]["name"], raw["fusion"]["name"], raw["strategy"]["name"])
-    folder = Path(raw["runtime"]["runs_dir"]).joinpath(*cell)
-    raw["trial"] = best_trial(load_summaries(folder), *cell, raw["budget"]["name"])
-
-
-def _resolve_rates(raw: dict[str, Any]) -> None:
-    """``strategy.rates: records`` -> the best unimodal learning rates found so far."""
-    if raw["strategy"].get("rates") != "records":
-        return
-    from miles_repro.selection import best_unimodal_lr
-
-    dataset, budget = raw["dataset"]["name"], raw["budget"]["name"]
-    root = Path(raw["runtime"]["runs_dir"]) / dataset / "concat"
-    records = [
-        r for m in raw["dataset"]["modalities"] for r in load_summaries(root / f"unimodal_{m}")
-    ]
-    raw["strategy"]["rates"] = {
-        m: best_unimodal_lr(records, dataset, budget, m)[0] for m in raw["dataset"]["modalities"]
-    }
 
 
 def build(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
