@@ -87,8 +87,8 @@ def prepare(
         classes=tuple(names),
         source="LUMA (github.com/bezirganyan/LUMA), recordings and images of its unprocessed dump",
         licence=(
-            "audio: CC BY-SA 4.0 (Spoken Wikipedia CC BY-SA 4.0, LibriSpeech CC BY 4.0, Common Voice "
-            "CC0); images: CIFAR-10/100 state none, generated ones Apache-2.0"
+            "audio: CC BY-SA 4.0 (Spoken Wikipedia CC BY-SA 4.0, LibriSpeech CC BY 4.0, Common "
+            "Voice CC0); images: CIFAR-10/100 state none, generated ones Apache-2.0"
         ),
         parameters={
             **settings,
@@ -96,7 +96,7 @@ def prepare(
             "classes": classes,
             "seed": seed,
             "reuse": reuse,
-            "pictures_sha256": hashlib.sha256(np.ascontiguousarray(image.pictures)).hexdigest(),
+            "pictures_sha256": hashlib.sha256(image.pictures.tobytes()).hexdigest(),
         },
     )
     with Preparation(out, card, workers) as prep:

