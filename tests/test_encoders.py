@@ -187,6 +187,12 @@ def test_empty_rows_are_constant_and_finite(text_encoder: nn.Module) -> None:
     torch.testing.assert_close(out[0], out[2])
 
 
+def test_words_beyond_the_vocabulary_are_unknown(text_encoder: nn.Module) -> None:
+    rare, unknown = torch.tensor([[3, 50, 999]]), torch.tensor([[3, 1, 1]])
+    torch.testing.assert_close(text_encoder(rare), text_encoder(unknown))
+    assert not torch.allclose(text_encoder(unknown), text_encoder(torch.tensor([[3, 49, 49]])))
+
+
 def test_order_matters_to_the_gru_only() -> None:
     torch.manual_seed(0)
     sentence, shuffled = torch.tensor([[3, 4, 5, 6]]), torch.tensor([[6, 3, 5, 4]])

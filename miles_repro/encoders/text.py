@@ -1,8 +1,9 @@
 """Text encoders: bag of words, GRU and BERT, all over padded token ids.
 
 Input of each is an int64 tensor (B, L) in which 0 pads on the right; output is (B, dim). The
-words themselves live in the prepared folder (``vocabulary.txt``); an encoder only needs to know
-how many ids there may be. A row of nothing but padding is legal and encodes to a constant.
+words themselves are listed in the prepared folder's manifest, most frequent first, so an encoder
+may know fewer words than were prepared: ids from its ``vocab_size`` on count as the unknown word.
+A row of nothing but padding is legal and encodes to a constant.
 
 The paper (sec. IV-B) uses a pretrained BERT-base for MM-IMDb. ``Bert`` reads one from a folder
 on disk; ``Bow`` and ``Gru`` need no files and no further packages.
@@ -20,7 +21,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from miles_repro.errors import UserError
 
-PAD = 0
+PAD, UNKNOWN = 0, 1
 
 
 class Bow(nn.Module):
@@ -28,12 +29,12 @@ class Bow(nn.Module):
 
     def __init__(self, vocab_size: int, embed_dim: int = 128, dim: int = 128) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim, self.vocab_size = dim, vocab_size
         self.embedding = nn.EmbeddingBag(vocab_size, embed_dim, mode="mean", padding_idx=PAD)
         self.hidden = nn.Linear(embed_dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return torch.relu(self.hidden(self.embedding(tokens)))
+        return torch.relu(self.hidden(self.embedding(_known(tokens, self.vocab_size))))
 
 
 class Gru(nn.Module):
@@ -47,16 +48,15 @@ class Gru(nn.Module):
         super().__init__()
         if dim % 2:
             raise UserError(f"a bidirectional GRU needs an even dim, got {dim}")
-        self.dim = dim
+        self.dim, self.vocab_size = dim, vocab_size
         self.embedding = nn.Embedding(vocab_size, embed_dim, padding_idx=PAD)
         self.gru = nn.GRU(embed_dim, dim // 2, batch_first=True, bidirectional=True)
 
     def forward(self, tokens: Tensor) -> Tensor:
         # An all-padding row keeps one step: packing refuses length 0.
         lengths = (tokens != PAD).sum(dim=1).clamp(min=1).cpu()
-        packed = pack_padded_sequence(
-            self.embedding(tokens), lengths, batch_first=True, enforce_sorted=False
-        )
+        embedded = self.embedding(_known(tokens, self.vocab_size))
+        packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
         _, state = self.gru(packed)
         return state.transpose(0, 1).flatten(1)
 
@@ -113,6 +113,10 @@ class Bert(nn.Module):
                 "prepare the data set again with tokenizer=<the BERT folder>"
             )
         self._checked = True
+
+
+def _known(tokens: Tensor, vocab_size: int) -> Tensor:
+    return tokens.where(tokens < vocab_size, UNKNOWN)
 
 
 def _load_transformer(path: Path) -> tuple[nn.Module, int]:
