@@ -16,6 +16,8 @@ from miles_repro.tasks import Score, Task
 
 NOISE_LEVELS = (0.5, 1.0, 2.0)
 """Standard deviations of the noise added to a modality's normalised input."""
+NOISE_BATCH = 64
+"""Noise is drawn batch by batch: a fixed size keeps it out of reach of runtime.eval_batch_size."""
 
 
 @dataclass
@@ -38,6 +40,7 @@ def predict(
     model.eval()
     generator = torch.Generator()
     if noise:
+        batch_size = NOISE_BATCH
         generator.manual_seed(noise[2])
     logits: list[dict[str, Tensor]] = []
     features: list[dict[str, Tensor]] = []

@@ -10,9 +10,9 @@
         for x, y in a fixed permutation of the training rows:
             z = encoders(x); z = strategy.features(z); out = fusion(z)
             loss = strategy.loss(out, y); strategy.backward(loss); clip; optimizer.step
-        scores on train (running) and validation
+        scores on train (running) and validation; keep the weights if validation improved
         strategy.on_epoch_end(train, val)            factors for the next epoch; may stop
-        keep the weights if validation improved; yield the epoch's row
+        yield the epoch's row
     the caller tests the best weights, once
 
 Every epoch starts from its own seed, so a resumed run needs no generator state.
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from miles_repro.data.prepared import Part
 from miles_repro.evaluate import cat_logits, predict, score, utilization
-from miles_repro.model import Multimodal, Output
+from miles_repro.model import Multimodal
 from miles_repro.optim import build_optimizer, schedule
 from miles_repro.seeding import derive
 from miles_repro.strategies.base import Context, Strategy
@@ -77,6 +77,8 @@ def train_epoch(
     autocast = torch.autocast(recipe.device.type, recipe.amp) if recipe.amp else nullcontext()
     outputs: list[dict[str, Tensor]] = []
     labels: list[Tensor] = []
+    probes = set(model.heads.parameters() if model.probe else ())  # must not move the rest
+    clipped = [p for p in model.parameters() if p not in probes]
     generator = torch.Generator().manual_seed(derive(recipe.seed, "augment", ctx.epoch))
     for x, y in part.batches(order, recipe.batch_size):
         for m, augment in recipe.augment.items():
@@ -93,22 +95,18 @@ def train_epoch(
             loss = strategy.loss(ctx, out, y)
             if model.probe:
                 loss = loss + sum(ctx.task.loss(v, y) for v in out.unimodal.values())
+            logits = {"fused": out.fused, **out.unimodal}  # before the step changes the heads
         strategy.backward(ctx, loss, out, y)
         if recipe.optimizer.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm)
+            torch.nn.utils.clip_grad_norm_(clipped, recipe.optimizer.clip_norm)
         if ctx.scaler is None:
             optimizer.step()
         else:
             ctx.scaler.step(optimizer)
             ctx.scaler.update()
-        outputs.append(_detached(out))
+        outputs.append({k: v.detach() for k, v in logits.items()})
         labels.append(y)
     return cat_logits(outputs), torch.cat(labels)
-
-
-def _detached(out: Output) -> dict[str, Tensor]:
-    with torch.no_grad():
-        return {k: v.detach() for k, v in {"fused": out.fused, **out.unimodal}.items()}
 
 
 class Fit:
@@ -169,10 +167,10 @@ class Fit:
         self.samples += len(order)
         predicted = predict(self.model, self.val, recipe.eval_batch_size)
         val_scores = score(self.task, predicted.logits, self.val.labels)
-        strategy.on_epoch_end(ctx, train_scores, val_scores)
-        if val_scores["fused"]["metric"] > self.best_metric:
+        if val_scores["fused"]["metric"] > self.best_metric:  # before a strategy edits weights
             self.best_metric, self.best_epoch = val_scores["fused"]["metric"], self.epoch
             self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        strategy.on_epoch_end(ctx, train_scores, val_scores)
         return {
             "epoch": self.epoch,
             "train": train_scores,

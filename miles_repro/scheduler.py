@@ -110,6 +110,7 @@ class MILES:
         self.factors, self.tau, self.mu = dict(state["factors"]), state["tau"], state["mu"]
 
     def _slow(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._restore(optimizer, args, kwargs)  # an interrupted step never reached its post hook
         for m, indices in self._groups.items():
             if self.factors[m] != 1:
                 for i in indices:

@@ -17,3 +17,11 @@ def shared_data() -> Path:
     if not root.is_dir():
         pytest.skip(f"stand-in data not found at {root}: set MILES_SHARED to test on it")
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data folder with the synthetic prepared sets of ``support.prepare_tiny``."""
+    from support import prepare_tiny
+
+    return prepare_tiny(tmp_path_factory.mktemp("data"))

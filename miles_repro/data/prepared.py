@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -77,8 +78,9 @@ class PreparedData:
 
     def _load(self, name: str, mmap: bool = False) -> Any:
         try:
-            return np.load(self.folder / name, mmap_mode="r" if mmap else None, allow_pickle=False)
-        except (OSError, ValueError) as e:
+            found = np.load(self.folder / name, mmap_mode="r" if mmap else None, allow_pickle=False)
+            return dict(found) if name.endswith(".npz") else found
+        except (OSError, ValueError, EOFError, BadZipFile) as e:
             raise _broken(self.folder, name, f"cannot be read ({e})") from None
 
 

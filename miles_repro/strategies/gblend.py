@@ -18,6 +18,7 @@ Supports  any fusion, task and number of modalities. Cost: one short training pe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -54,7 +55,8 @@ def blend_weights(
             generalization = max(generalization, 0.0)
         elif on_negative == "abs":
             generalization = abs(generalization)
-        raw[head] = generalization / max(overfitting**2, FLOOR)
+        ratio = generalization / max(overfitting * overfitting, FLOOR)
+        raw[head] = ratio if math.isfinite(ratio) else 0.0  # a copy that diverged has no say
     total = sum(raw.values())
     if total <= 0:
         return dict.fromkeys(raw, 1.0 / len(raw))
