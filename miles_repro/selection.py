@@ -8,9 +8,10 @@ The rules
 ---------
 - Ordinary runs choose: finished, no searched value fixed by hand (``pinned`` empty), utilization
   measured on validation data (``source: train`` is the paper's Table VI, kept apart).
-- One protocol per data set and budget: same data fingerprint, split scheme, epochs and batch size.
-  Of several, the one with most runs (then the one finished last) counts; the others are left out
-  and counted in every caption.
+- One protocol per data set and budget: same data, split, encoders, optimizer, epochs, batch size.
+  Of several, the one with most runs counts; the others are left out, and captions say how many.
+- One configuration per trial, the seed apart: the one with most runs, by the same rule. Values
+  outside the search (``strategy.reset_other``) make another configuration, not another trial.
 - Best epoch: chosen inside the run by the fused validation metric, the first one wins ties.
 - Best trial of a cell (data set, budget, fusion, strategy): highest mean fused validation metric
   over the *search seeds*, the seeds that most trials have run. So re-running the winner over more
@@ -37,7 +38,11 @@ Key = TypeVar("Key", int, float)
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs a table entry speaks of: the selected trial of one cell, one run per seed."""
+    """The runs a table entry speaks of.
+
+    runs: the selected trial, one per seed; searched: every run the selection chose from;
+    trials: how many trials those are.
+    """
 
     dataset: str
     budget: str
@@ -47,10 +52,6 @@ class Cell:
     trials: int
     runs: tuple[Record, ...]
     searched: tuple[Record, ...]
-
-    @property
-    def seeds(self) -> list[int]:
-        return [run["seed"] for run in self.runs]
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,10 @@ def ordinary(record: Record) -> bool:
     return not record["pinned"] and source(record) == "val"
 
 
-def protocol(record: Record) -> tuple[Hashable, ...]:
-    """What all runs of one comparison must share."""
-    config = record["config"]
-    return (
-        record["data_fingerprint"],
-        setting(record, "dataset", "scheme"),
-        config.get("epochs"),
-        config.get("batch_size"),
-    )
+def protocol(record: Record) -> str:
+    """What all runs of one comparison share: everything but method, seed, trial and rate."""
+    free = ("fusion", "strategy", "seed", "trial", "pinned", "optimizer.lr")
+    return f"{record['data_fingerprint']} {same_but(record, *free)}"
 
 
 def same_but(record: Record, *paths: str) -> str:
@@ -145,21 +141,33 @@ def study(records: Iterable[Record], dataset: str, budget: str) -> Study | None:
 
 def _study(dataset: str, budget: str, records: Sequence[Record]) -> Study:
     kept, others = _majority(records, [protocol(record) for record in records])
-    left_out = {r["run_id"]: "other data, split, epochs or batch size" for r in others}
+    left_out = {r["run_id"]: "other data, split, encoders or recipe" for r in others}
     by_cell: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in filter(ordinary, kept):
         by_cell[record["fusion"], record["strategy"]].append(record)
     cells = {}
-    for (fusion, strategy), runs in sorted(by_cell.items()):
-        runs, variants = _one_configuration_per_trial(runs)
+    for key in sorted(by_cell):
+        cells[key], variants = select(by_cell[key])
         left_out |= {r["run_id"]: "other configuration of the same trial" for r in variants}
-        trial = _best_trial(runs)
-        chosen = tuple(sorted((r for r in runs if r["trial"] == trial), key=lambda r: r["seed"]))
-        trials = len({run["trial"] for run in runs})
-        cells[fusion, strategy] = Cell(
-            dataset, budget, fusion, strategy, trial, trials, chosen, tuple(runs)
-        )
     return Study(dataset, budget, tuple(kept), cells, left_out)
+
+
+def select(records: Sequence[Record]) -> tuple[Cell, list[Record]]:
+    """Choose the trial among the runs of one cell; also returns the runs that cannot take part."""
+    runs, variants = _one_configuration_per_trial(records)
+    trial = _best((run["trial"], run["seed"], _validation(run)) for run in runs)
+    first = runs[0]
+    cell = Cell(
+        dataset=first["dataset"],
+        budget=first["budget"],
+        fusion=first["fusion"],
+        strategy=first["strategy"],
+        trial=trial,
+        trials=len({run["trial"] for run in runs}),
+        runs=tuple(sorted((r for r in runs if r["trial"] == trial), key=lambda r: r["seed"])),
+        searched=tuple(runs),
+    )
+    return cell, variants
 
 
 def _one_configuration_per_trial(runs: Sequence[Record]) -> tuple[list[Record], list[Record]]:
@@ -182,15 +190,13 @@ def _one_configuration_per_trial(runs: Sequence[Record]) -> tuple[list[Record], 
 def _majority(
     records: Sequence[Record], keys: Sequence[Hashable]
 ) -> tuple[list[Record], list[Record]]:
-    """Records of the most frequent key (ties: finished last), and the rest."""
+    """Records of the most frequent key (ties: the one that finished a run first), and the rest."""
     counts = Counter(keys)
     if len(counts) == 1:
         return list(records), []
-    latest: dict[Hashable, str] = {}
-    for record, key in zip(records, keys, strict=True):
-        latest[key] = max(latest.get(key, ""), str(record.get("finished") or ""))
-    winner = max(counts, key=lambda key: (counts[key], latest[key], repr(key)))
-    pairs = list(zip(records, keys, strict=True))
+    pairs = sorted(zip(records, keys, strict=True), key=lambda pair: pair[0]["finished"])
+    first = {key: -i for i, (_, key) in reversed(list(enumerate(pairs)))}
+    winner = max(counts, key=lambda key: (counts[key], first[key]))
     return [r for r, key in pairs if key == winner], [r for r, key in pairs if key != winner]
 
 
@@ -218,10 +224,6 @@ def _best(scored: Iterable[tuple[Key, int, float]]) -> Key:
         return sum(scores) / len(scores)
 
     return min(candidates, key=lambda key: (-mean(key), key))
-
-
-def _best_trial(runs: Sequence[Record]) -> int:
-    return _best((run["trial"], run["seed"], _validation(run)) for run in runs)
 
 
 def best_trial(

@@ -110,16 +110,13 @@ def _wilcoxon(differences: np.ndarray) -> float | None:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down adjusted p values, in the order given.
-
-    A None (test impossible) stays None but still counts as a member of the family.
-    """
-    count = len(p_values)
+    """Holm's step-down adjusted p values, in the order given; the family is the tests made (None
+    stays None and does not count)."""
     order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * count
+    adjusted: list[float | None] = [None] * len(p_values)
     running = 0.0
     for step, (p, i) in enumerate(order):
-        running = max(running, min(1.0, (count - step) * p))
+        running = max(running, min(1.0, (len(order) - step) * p))
         adjusted[i] = running
     return adjusted
 

@@ -1,0 +1,122 @@
+"""Tables, claims, figures and one HTML page from run records.
+
+Rooms: `entry` and `table` (how a number and a table look); `comparison`, `ablations`, `effects`,
+`ranks`, `robustness`, `claims` and `figures` (what is shown); `page` (the HTML report);
+`published` (the paper's numbers); `measures` and `provenance` (ours, and where they come from).
+Pandas, scipy and matplotlib load when a function here is called, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miles_repro.errors import UserError
+from miles_repro.selection import Record, Study, studies, study
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from miles_repro.report.table import Sheet
+
+Rows = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def comparison_table(records: Iterable[Record], dataset: str, budget: str) -> pd.DataFrame:
+    """Strategies of one data set and budget in numbers, one row per (fusion, strategy, quantity).
+
+    Columns: quantity (fused, strong, weak, gap), mean, ci_low, ci_high (percent; None without an
+    interval), n_seeds, n_trials, trial, run_ids, costs in seconds, commit, command.
+    """
+    import pandas as pd
+
+    from miles_repro.report.comparison import comparison_sheet
+    from miles_repro.report.provenance import Origin
+
+    found = study(records, dataset, budget)
+    if found is None:
+        raise UserError(f"no finished run of dataset={dataset} budget={budget}: run some first")
+    (table,) = comparison_sheet(found, Origin("", "")).tables
+    return pd.DataFrame(table.data).drop(columns=["table", "paper", "paper_in_ci"])
+
+
+def print_comparison(
+    records: Iterable[Record], *, command: str, commit: str, console: Console | None = None
+) -> None:
+    """Show the comparison of every data set and budget in the terminal."""
+    from rich.console import Console
+
+    from miles_repro.report.comparison import comparison_sheet
+    from miles_repro.report.provenance import Origin
+
+    console = console or Console()
+    for found in studies(records):
+        for table in comparison_sheet(found, Origin(command, commit)).tables:
+            console.print(table.rich())
+
+
+def dynamics_runs(records: Iterable[Record]) -> list[Record]:
+    """The runs whose metrics.jsonl `write_all` wants in `dynamics`."""
+    from miles_repro.report.figures import shown_runs
+
+    return shown_runs(studies(records))
+
+
+def write_all(
+    records: Iterable[Record],
+    out_dir: Path,
+    *,
+    command: str,
+    commit: str,
+    dynamics: Rows | None = None,
+    stand_ins: Collection[str] = (),
+) -> list[Path]:
+    """Write <out_dir>/tables/*, figures/* and report.html; returns the paths.
+
+    dynamics: run id -> lines of metrics.jsonl, for the runs of `dynamics_runs`.
+    stand_ins: data sets that bear a name of the paper but hold other data; no paper values there.
+    """
+    from miles_repro.report.figures import pictures
+    from miles_repro.report.page import page
+    from miles_repro.report.provenance import Origin
+
+    origin = Origin(command, commit, frozenset(stand_ins))
+    found = studies(records)
+    sheets = all_sheets(found, command=command, commit=commit, stand_ins=stand_ins)
+    paths = [path for sheet in sheets if sheet.tables for path in sheet.write(out_dir / "tables")]
+    drawn = []
+    for picture in pictures(found, dynamics or {}, origin):
+        files = picture.write(out_dir / "figures")
+        drawn.append((picture, files[0]))
+        paths += files
+    report = out_dir / "report.html"
+    report.write_text(page(found, sheets, drawn, origin), encoding="utf-8")
+    return [*paths, report]
+
+
+def all_sheets(
+    found: Sequence[Study], *, command: str, commit: str, stand_ins: Collection[str] = ()
+) -> list[Sheet]:
+    """Every table of the report, in its order."""
+    from miles_repro.report.ablations import ablation_sheet, unimodal_sheet
+    from miles_repro.report.claims import claims_sheet
+    from miles_repro.report.comparison import comparison_sheet, paper_sheet
+    from miles_repro.report.effects import effects_sheet, rivals_sheet
+    from miles_repro.report.provenance import Origin
+    from miles_repro.report.ranks import ranks_sheet
+    from miles_repro.report.robustness import robustness_sheet
+
+    origin = Origin(command, commit, frozenset(stand_ins))
+    return [
+        claims_sheet(found, origin),
+        *(comparison_sheet(one, origin) for one in found),
+        *(effects_sheet(one, origin) for one in found),
+        unimodal_sheet(found, origin),
+        *(paper_sheet(number, found, origin) for number in (2, 3)),
+        *(ablation_sheet(number, found, origin) for number in (4, 5, 6)),
+        *(rivals_sheet(one, origin) for one in found),
+        ranks_sheet(found, origin),
+        *(robustness_sheet(one, origin) for one in found),
+    ]

@@ -1,0 +1,119 @@
+"""Tables of results: our numbers with intervals, the paper's beside them where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from miles_repro.report.measures import Values, interval
+from miles_repro.report.provenance import INTERVAL_NOTE, cell_data, runs_note
+from miles_repro.report.published import Printed
+from miles_repro.report.table import NONE, Column, Table, show
+from miles_repro.selection import Cell
+from miles_repro.stats import Interval
+
+CHECK_NOTE = "in CI: whether the paper's value (one run, best of 80 trials) lies in our interval."
+ERRATUM_NOTE = "†: corrected or relabelled, see results/paper/errata.csv."
+
+
+@dataclass(frozen=True)
+class Entry:
+    """head: column (group) it stands under; ran: whether its cell has finished runs."""
+
+    quantity: str
+    head: str
+    numbers: Values
+    printed: Printed | None = None
+    ran: bool = True
+
+    @property
+    def found(self) -> Interval | None:
+        return interval(self.numbers)
+
+    @property
+    def check(self) -> str:
+        """inside / outside our interval, `no CI` for one seed, '' where either is missing."""
+        if self.found is None or self.printed is None:
+            return ""
+        inside = self.found.contains(self.printed.value)
+        return "no CI" if inside is None else "inside" if inside else "outside"
+
+    def columns(self, paper: bool) -> list[Column]:
+        if not paper:
+            return [("", self.head)]
+        return [(self.head, "paper"), (self.head, "ours"), (self.head, "in CI")]
+
+    def ours(self, paper: bool) -> Column:
+        """The column our number stands in."""
+        return (self.head, "ours") if paper else ("", self.head)
+
+    def texts(self, paper: bool) -> dict[Column, str]:
+        signed = self.quantity == "gap"
+        # A cell that has run may lack a number: unimodal models have no fused metric.
+        ours = NONE if self.ran and self.found is None else show(self.found, sign=signed)
+        if not paper:
+            return {self.ours(paper): ours}
+        texts = {self.ours(paper): ours, (self.head, "in CI"): self.check or NONE}
+        if self.printed:
+            value = f"{self.printed.value:+.1f}" if signed else f"{self.printed.value:.1f}"
+            texts[self.head, "paper"] = value + ("†" if self.printed.erratum else "")
+        return texts
+
+    def data(self) -> dict[str, Any]:
+        """The numbers for the CSV file."""
+        found, printed = self.found, self.printed
+
+        def rounded(value: float | None) -> float | None:
+            return None if value is None else round(value, 4)
+
+        return {
+            "quantity": self.quantity,
+            "paper": printed.value if printed else None,
+            "mean": rounded(found.mean) if found else None,
+            "ci_low": rounded(found.low) if found else None,
+            "ci_high": rounded(found.high) if found else None,
+            "paper_in_ci": self.check,
+        }
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell's line: what it is called in the table and in the CSV file, and its numbers."""
+
+    labels: dict[str, str]
+    tags: dict[str, str]
+    cell: Cell | None
+    entries: list[Entry]
+
+
+def entry_table(title: str, rows: Sequence[Row], tags: dict[str, Any], *, paper: bool) -> Table:
+    """Rows with the same labels and entries, followed by n and trials; `tags` lead every
+    line of the CSV file."""
+    leads: list[Column] = [("", label) for label in rows[0].labels]
+    middle = [column for entry in rows[0].entries for column in entry.columns(paper)]
+    table = Table(title, [*leads, *middle, ("", "n"), ("", "trials")])
+    for row in rows:
+        texts: dict[Column, str] = {("", name): text for name, text in row.labels.items()}
+        if row.cell:
+            texts["", "n"] = str(len(row.cell.runs))
+            texts["", "trials"] = str(row.cell.trials)
+        traced = cell_data(row.cell)
+        for entry in row.entries:
+            texts |= entry.texts(paper)
+            table.data.append({**tags, **row.tags, **entry.data(), **traced})
+        table.rows.append(texts)
+    return table
+
+
+def result_notes(table: Table, rows: Sequence[Row], *own: str, paper: bool) -> list[str]:
+    """The notes under a table of results; `own` notes follow the first."""
+    runs = [run for row in rows if row.cell for run in row.cell.searched]
+    if not runs:
+        return ["No run has finished."]
+    notes = [INTERVAL_NOTE, *own]
+    if paper:
+        notes.append(CHECK_NOTE)
+    if any("†" in text for texts in table.rows for text in texts.values()):
+        notes.append(ERRATUM_NOTE)
+    return [*notes, runs_note(runs)]

@@ -1,0 +1,101 @@
+"""Where numbers come from: runs, seeds, commits, cost; the notes under every table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from miles_repro.report.names import DATASETS
+from miles_repro.selection import Cell, Record, Study
+
+INTERVAL_NOTE = (
+    "Percent on the test set: mean ± 95 % confidence interval over n training seeds (Student t; "
+    "one fixed test set, so the interval speaks of retraining). Best epoch, and best of the "
+    "trials, chosen by fused validation metric."
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What made this report, and which data sets only bear a paper data set's name.
+
+    stand_ins: data set names whose records come from stand-in data: no paper columns for them.
+    """
+
+    command: str
+    commit: str
+    stand_ins: frozenset[str] = frozenset()
+
+    def in_paper(self, dataset: str) -> bool:
+        return dataset in DATASETS and dataset not in self.stand_ins
+
+    def note(self) -> str:
+        return f"Made by `{self.command}` at commit {self.commit}."
+
+
+def runs_note(runs: Sequence[Record]) -> str:
+    """`78 runs, seeds 0, 1, 2; code at commit abc1234; cost 0.2 h wall, 0.2 h CPU.`"""
+    seeds = ", ".join(map(str, sorted({run["seed"] for run in runs})))
+    return f"{len(runs)} runs, seeds {seeds}; code at {commits(runs)}; cost {cost_text(runs)}."
+
+
+def commits(runs: Iterable[Record]) -> str:
+    counts = Counter(
+        (run["environment"]["commit"] or "unknown")
+        + " (modified)" * bool(run["environment"]["dirty"])
+        for run in runs
+    )
+    names = [name for name, _ in counts.most_common()]
+    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return f"commit{'s' if len(names) > 1 else ''} {shown}"
+
+
+def total(runs: Iterable[Record], name: str) -> float | None:
+    """Sum of one cost over the runs that measured it, None where none did."""
+    found = [run["cost"][name] for run in runs if run["cost"].get(name) is not None]
+    return sum(found) if found else None
+
+
+def cost_text(runs: Sequence[Record]) -> str:
+    parts = []
+    for name, label in (("wall_s", "wall"), ("cpu_s", "CPU")):
+        seconds = total(runs, name)
+        if seconds is not None:
+            parts.append(f"{duration(seconds)} {label}")
+    energy = total(runs, "energy_j")
+    if energy is not None:
+        parts.append(f"{energy / 3.6e6:.3g} kWh")
+    return ", ".join(parts) or "not recorded"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def left_out_notes(study: Study) -> list[str]:
+    """One line per reason why finished runs do not take part, none where all do."""
+    reasons = Counter(study.left_out.values())
+    return [f"Left out: {count} runs ({reason})." for reason, count in sorted(reasons.items())]
+
+
+def cell_data(cell: Cell | None) -> dict[str, Any]:
+    """The CSV columns that trace a cell back to its runs."""
+    if cell is None:
+        return {"n_seeds": 0, "n_trials": 0}
+    commands = dict.fromkeys(run["command"] for run in cell.runs)
+    return {
+        "n_seeds": len(cell.runs),
+        "n_trials": cell.trials,
+        "trial": cell.trial,
+        "run_ids": " ".join(run["run_id"] for run in cell.runs),
+        "wall_s": total(cell.runs, "wall_s"),
+        "cpu_s": total(cell.runs, "cpu_s"),
+        "energy_j": total(cell.runs, "energy_j"),
+        "search_wall_s": total(cell.searched, "wall_s"),
+        "commit": commits(cell.runs).partition(" ")[2],
+        "command": " && ".join(commands),
+    }

@@ -1,0 +1,231 @@
+"""A table once, written as Markdown, LaTeX (booktabs), CSV, HTML or to the terminal."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miles_repro.report.names import NOT_RUN
+from miles_repro.stats import Interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table as RichTable
+
+NONE = "–"
+Column = tuple[str, str]
+"""(group, name): groups span columns in LaTeX and HTML, Markdown joins the two."""
+FUSION: Column = ("", "fusion")
+
+
+@dataclass
+class Table:
+    """Display strings by row, the notes that belong under them, and the same numbers tidy.
+
+    rows: column -> text (absent = none); bold: (row index, column); data: rows of the CSV file;
+    prose: cells are sentences, to be wrapped.
+    """
+
+    title: str
+    columns: list[Column]
+    rows: list[dict[Column, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    bold: set[tuple[int, Column]] = field(default_factory=set)
+    data: list[dict[str, Any]] = field(default_factory=list)
+    prose: bool = False
+
+    def cells(
+        self, mark: tuple[str, str] = ("", ""), escape: Callable[[str], str] = str
+    ) -> list[list[str]]:
+        """Text per row and column, escaped; bold cells between the two parts of `mark`."""
+        before, after = mark
+        found = []
+        for i, row in enumerate(self.rows):
+            texts = [(column, escape(row.get(column, NONE))) for column in self.columns]
+            bold = {column for column in self.columns if (i, column) in self.bold}
+            found.append([f"{before}{t}{after}" if column in bold else t for column, t in texts])
+        return found
+
+    @property
+    def grouped(self) -> bool:
+        return any(group for group, _ in self.columns)
+
+    def heads(self) -> list[str]:
+        return [f"{group}: {name}" if group else name for group, name in self.columns]
+
+    def frame(self, cells: list[list[str]] | None = None) -> pd.DataFrame:
+        """The display strings, with two header levels where the columns are grouped."""
+        import pandas as pd
+
+        columns = pd.MultiIndex.from_tuples(self.columns) if self.grouped else self.heads()
+        return pd.DataFrame(cells or self.cells(), columns=columns)
+
+    def markdown(self) -> str:
+        import pandas as pd
+
+        frame = pd.DataFrame(self.cells(mark=("**", "**")), columns=self.heads())
+        align = ["left"] + ["left" if self.prose else "right"] * (len(self.columns) - 1)
+        body = frame.to_markdown(index=False, disable_numparse=True, colalign=align)
+        notes = "\n".join(f"- {note}" for note in self.notes)
+        return f"### {self.title}\n\n{body}\n\n{notes}\n"
+
+    def latex(self, label: str) -> str:
+        r"""A booktabs table; needs \usepackage{booktabs,graphicx}."""
+        import pandas as pd
+
+        frame = self.frame().map(_tex)
+        names = [tuple(map(_tex, column)) for column in self.columns]
+        frame.columns = (
+            pd.MultiIndex.from_tuples(names) if self.grouped else [name for _, name in names]
+        )
+        marks = frame.copy()
+        for i in range(len(self.rows)):
+            for j, column in enumerate(self.columns):
+                marks.iat[i, j] = "textbf:--rwrap;" if (i, column) in self.bold else ""
+        styler = frame.style.hide(axis="index").apply(lambda _: marks, axis=None)
+        text = styler.to_latex(
+            hrules=True,
+            caption=" ".join([_tex(self.title) + ".", *map(_tex, self.notes)]),
+            label=f"tab:{label}",
+            position="htbp",
+            position_float="centering",
+            multicol_align="c",
+            column_format=self._column_format(),
+        )
+        if self.prose:
+            return text
+        # Tables of numbers may be wide: those are shrunk to the line.
+        fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%" + "\n"
+        text = text.replace(r"\begin{tabular}", fit + r"\begin{tabular}")
+        return text.replace(r"\end{tabular}", r"\end{tabular}}")
+
+    def _column_format(self) -> str:
+        if not self.prose:
+            return "l" + "r" * (len(self.columns) - 1)
+        # The longest column takes the room the others leave.
+        longest = max(
+            self.columns, key=lambda column: max(len(row.get(column, "")) for row in self.rows)
+        )
+        width = 1 - 0.17 * (len(self.columns) - 1)
+        return "".join(
+            f"p{{{width if column == longest else 0.14:.2f}\\linewidth}}" for column in self.columns
+        )
+
+    def html(self) -> str:
+        frame = self.frame(self.cells(mark=("<strong>", "</strong>"), escape=html.escape))
+        kind = "prose" if self.prose else "numbers"
+        table = frame.to_html(index=False, escape=False, border=0, classes=kind)
+        notes = "".join(f"<li>{_code(html.escape(note))}</li>" for note in self.notes)
+        title = html.escape(self.title)
+        return (
+            f"<figure class=table><figcaption>{title}</figcaption>"
+            f'<div class=scroll tabindex=0 role=region aria-label="{title}">{table}</div>'
+            f"<ul class=notes>{notes}</ul></figure>"
+        )
+
+    def rich(self) -> RichTable:
+        from rich import box
+        from rich.markup import escape
+        from rich.table import Table as RichTable
+
+        notes = "\n".join(self.notes).replace("`", "")
+        table = RichTable(
+            title=escape(self.title),
+            caption=escape(notes),
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )
+        cells = self.cells(mark=("[bold]", "[/bold]"), escape=escape)
+        for j, head in enumerate(self.heads()):
+            width = max(len(row.get(self.columns[j], NONE)) for row in self.rows)
+            table.add_column(escape(head), justify="right" if j else "left", min_width=width)
+        for i, row in enumerate(cells):
+            if i and self.rows[i].get(FUSION) != self.rows[i - 1].get(FUSION):
+                table.add_section()
+            table.add_row(*row)
+        return table
+
+
+@dataclass
+class Sheet:
+    """One file of tables: a published table over all data sets, or one study's comparison."""
+
+    name: str
+    title: str
+    tables: list[Table]
+    notes: list[str] = field(default_factory=list)
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write <name>.md, .tex and .csv; returns the paths."""
+        import pandas as pd
+
+        folder.mkdir(parents=True, exist_ok=True)
+        notes = "\n".join(f"{note}\n" for note in self.notes)
+        markdown = "\n".join(table.markdown() for table in self.tables)
+        latex = "\n".join(
+            table.latex(f"{self.name}_{i}") for i, table in enumerate(self.tables, start=1)
+        )
+        data = pd.DataFrame([row for table in self.tables for row in table.data])
+        texts = {
+            ".md": f"## {self.title}\n\n{notes}\n{markdown}",
+            ".tex": latex,
+            ".csv": data.to_csv(index=False, lineterminator="\n"),
+        }
+        paths = []
+        for suffix, text in texts.items():
+            path = folder / f"{self.name}{suffix}"
+            path.write_text(text, encoding="utf-8")
+            paths.append(path)
+        return paths
+
+
+def show(found: Interval | None, *, sign: bool = False, digits: int = 1) -> str:
+    """`97.0 ± 0.4`, `97.0 (no CI)` for one seed, `not yet run` for none."""
+    if found is None:
+        return NOT_RUN
+    mean = f"{found.mean:+.{digits}f}" if sign else f"{found.mean:.{digits}f}"
+    return f"{mean} (no CI)" if found.half is None else f"{mean} ± {found.half:.{digits}f}"
+
+
+def show_p(p: float | None) -> str:
+    if p is None:
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "†": r"$\dagger$",
+    "τ": r"$\tau$",
+    "μ": r"$\mu$",
+    "−": "$-$",
+    "<": "$<$",
+    ">": "$>$",
+    "`": "",
+}
+
+
+def _tex(text: str) -> str:
+    escaped = "".join(_TEX.get(character, character) for character in text)
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", escaped)
+
+
+def _code(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
