@@ -40,7 +40,11 @@ if __name__ == "__main__":
     except (HydraException, OmegaConfBaseException, UserError) as e:
         print(f"error: {first_lines(e)}", file=sys.stderr)
         sys.exit(2)
+    except Exception as e:  # the launcher's own: a job keeps its errors to itself
+        if not sweep.break_off(f"{type(e).__name__}: {first_lines(e)}"):
+            raise
     except KeyboardInterrupt:
+        sweep.break_off("interrupted")
         print("interrupted: the same command continues where this stopped", file=sys.stderr)
         sys.exit(130)
-    sys.exit(2 if sweep.failures else 0)
+    sys.exit(2 if sweep.failures else 3 if sweep.elsewhere else 0)

@@ -96,17 +96,24 @@ class RunRecord:
         The operating system drops the lock with the process that holds it, so a killed run is
         free at once and nothing stale is left to detect.
         """
-        lock = FileLock(self.folder / LOCK, timeout=0)
+        # Not 0 s: `status_of` holds the lock for an instant to see whether anybody has it.
+        lock = FileLock(self.folder / LOCK, timeout=0.3)
         with disk_errors(self.folder):
             try:
-                lock.acquire()
+                lock.acquire(poll_interval=0.02)
             except Timeout:
                 yield False
                 return
         try:
+            self._clear_traces()
             yield True
         finally:
             lock.release()
+
+    def _clear_traces(self) -> None:
+        """What an earlier try left behind: its error, and files a kill cut short."""
+        for path in (self.folder / ERROR, *self.folder.glob("*.tmp")):
+            path.unlink(missing_ok=True)
 
     def write_config(self, identity: dict[str, Any]) -> None:
         write_atomic(self.folder / "config.json", to_json(identity, indent=1) + "\n")
@@ -151,11 +158,14 @@ class RunRecord:
         for name in (LAST, ERROR):
             (self.folder / name).unlink(missing_ok=True)
 
-    def fail(self, text: str) -> None:
+    def fail(self, text: str) -> Path | None:
+        """Keep what went wrong; returns the file, None where it cannot be written."""
+        path = self.folder / ERROR
         try:
-            (self.folder / ERROR).write_text(text)
-        except OSError:  # the disk that failed the run may fail this too; the caller still reports
-            return
+            path.write_text(text.rstrip() + "\n", encoding="utf-8")
+        except OSError:  # the disk that failed the run fails this too; the caller still reports
+            return None
+        return path
 
 
 def run_folders(root: Path) -> Iterator[Path]:
@@ -189,7 +199,7 @@ def load_rows(folder: Path) -> list[dict[str, Any]]:
 
 def status_of(folder: Path) -> str:
     """``done``, ``running``, ``failed`` or ``unfinished``."""
-    if (folder / SUMMARY).exists():
+    if read_summary(folder) is not None:
         return "done"
     if (folder / LOCK).exists():
         lock = FileLock(folder / LOCK, timeout=0)
@@ -197,5 +207,7 @@ def status_of(folder: Path) -> str:
             lock.acquire()
         except Timeout:
             return "running"
+        except OSError:  # another user's folder: nobody can tell
+            return "unfinished"
         lock.release()
     return "failed" if (folder / ERROR).exists() else "unfinished"

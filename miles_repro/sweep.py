@@ -1,18 +1,20 @@
 """Jobs and sweeps as a person sees them: progress, failures as they happen, one exit code.
 
-Every job, in whatever process or machine the launcher puts it, appends one line to the sweep's
-journal; the launching process follows the journal, so progress and failures look the same under
-every launcher. A failing job never ends a sweep.
+Every job, in whatever process or machine the launcher puts it, appends one line to its process's
+journal in the sweep's folder; the launching process follows the journals, so progress and failures
+look the same under every launcher. A failing job never ends a sweep.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ from miles_repro.run import Outcome, run
 failures: list[str] = []
 """One line for each failed job this process knows of; the exit code follows from it."""
 
+elsewhere: list[str] = []
+"""One line for each run that another process was training: not failed, not finished either."""
+
 
 def available_cores() -> int:
     """Cores this process may use."""
@@ -44,15 +49,17 @@ def job(composed: DictConfig) -> str:
     command = "python train.py " + " ".join(overrides)
     alone = hydra.mode == RunMode.RUN
     entry: dict[str, Any] = {"job": " ".join(overrides)}
+    settings = None
     try:
         settings = configuration.load(composed, overrides)
         entry["job"] = label(settings)
         outcome = run(settings, command, EpochLines() if alone else lambda row, epochs: None)
         entry |= {"status": outcome.status, "text": describe(outcome)}
     except UserError as e:
-        entry |= {"status": "failed", "text": str(e)}
-    except Exception as e:
-        entry |= {"status": "failed", "text": _unexpected(composed, overrides, e)}
+        entry |= {"status": "failed", "text": str(e) + _keep(settings, str(e))}
+    except (Exception, SystemExit) as e:
+        line = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
+        entry |= {"status": "failed", "text": line + _keep(settings, traceback.format_exc())}
     if alone:
         show(entry)
     else:
@@ -79,32 +86,36 @@ def describe(outcome: Outcome) -> str:
 
 
 def show(entry: dict[str, Any], prefix: str = "", console: Any = print) -> None:
+    line = f"{entry['job']}: {entry['text']}"
     if entry["status"] == "failed":
-        failures.append(f"{entry['job']}: {entry['text']}")
-        console(f"{prefix}error: {failures[-1]}")
-    else:
-        console(f"{prefix}{entry['job']}: {entry['text']}")
+        failures.append(line)
+        console(f"{prefix}error: {line}")
+        return
+    if entry["status"] == "busy":
+        elsewhere.append(line)
+    console(f"{prefix}{line}")
 
 
-def _unexpected(composed: DictConfig, overrides: list[str], error: Exception) -> str:
-    """Keep the traceback in the run's folder; one line names the error and the file."""
-    line = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    try:
-        folder = configuration.load(composed, overrides).run_dir
-        RunRecord(folder).fail(traceback.format_exc())
-    except UserError:
-        traceback.print_exc()
-        return line
-    return f"{line} (traceback in {folder / 'error.txt'})"
+def _keep(settings: configuration.Config | None, log: str) -> str:
+    """Keep a failed job's log in its run's folder; says where, for the line that reports it."""
+    if settings is not None and settings.run_dir.is_dir():
+        path = RunRecord(settings.run_dir).fail(log)
+        if path is not None:
+            return f" (log: {path})"
+    if "\n" in log:
+        print(log, file=sys.stderr, flush=True)
+    return ""
 
 
 def _append(folder: Path, entry: dict[str, Any]) -> None:
+    """Report to the launching process. Each process has its own file: machines share the folder."""
+    path = folder / f"journal.{platform.node()}.{os.getpid()}.jsonl"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "journal.jsonl").open("a") as file:
+        with path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
-    except OSError as e:  # the record says it all; only the progress line is lost
-        print(f"warning: cannot write {folder / 'journal.jsonl'}: {e}", file=sys.stderr)
+    except OSError as e:  # the launching process then counts this job as lost
+        print(f"{entry['job']}: {entry['text']} (cannot write {path}: {e})", file=sys.stderr)
 
 
 class EpochLines:
@@ -144,15 +155,24 @@ class Progress(Callback):
         _following.pop().end()
 
 
+def break_off(reason: str) -> bool:
+    """End the display of a sweep that its launcher gave up. False where no sweep was on."""
+    if not _following:
+        return False
+    print(f"error: the sweep broke off: {reason}", file=sys.stderr, flush=True)
+    _following.pop().end()
+    return True
+
+
 class Follower:
-    """Follows a sweep's journal from the launching process and shows it."""
+    """Follows a sweep's journals from the launching process and shows them."""
 
     def __init__(self, config: DictConfig) -> None:
-        self.journal = Path(config.hydra.sweep.dir) / "journal.jsonl"
+        self.folder = Path(config.hydra.sweep.dir)
         self.total = count_jobs(config)
         self.started = time.perf_counter()
         self.counts = dict.fromkeys(("done", "skipped", "busy", "failed"), 0)
-        self.lines_read = 0
+        self.lines_read: Counter[Path] = Counter()
         warn_about_threads(config)
         print(f"sweep of {self.total} runs", flush=True)
         self.bar = _bar(self.total)
@@ -170,23 +190,29 @@ class Follower:
         print(
             f"sweep over in {duration(time.perf_counter() - self.started)}: {summary}", flush=True
         )
+        lost = self.total - sum(self.counts.values())
+        if lost:
+            failures.append(
+                f"{lost} of {self.total} runs did not report (worker killed, out of "
+                "memory, disk full?) or never began: the same command continues"
+            )
         for line in failures:
             print(f"failed: {line}", file=sys.stderr, flush=True)
+        if elsewhere:
+            print(f"{len(elsewhere)} runs are still being trained by another process; exit code 3")
 
     def _follow(self) -> None:
         while not self.over.wait(0.2):
             self._read()
 
     def _read(self) -> None:
-        try:
-            lines = self.journal.read_text().splitlines(keepends=True)
-        except OSError:
-            return
-        for line in lines[self.lines_read :]:
-            if not line.endswith("\n"):
-                break
-            self.lines_read += 1
-            self._show(json.loads(line))
+        for path in sorted(self.folder.glob("journal.*.jsonl")):
+            lines = path.read_text().splitlines(keepends=True)
+            for line in lines[self.lines_read[path] :]:
+                if not line.endswith("\n"):
+                    break
+                self.lines_read[path] += 1
+                self._show(json.loads(line))
 
     def _show(self, entry: dict[str, Any]) -> None:
         self.counts[entry["status"]] += 1
