@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from miles_repro.data import cremad
 from miles_repro.data.cremad_index import EMOTIONS, PARTS, SCHEMES, TAKES, official_clips
@@ -23,6 +24,9 @@ from miles_repro.errors import UserError
 av = pytest.importorskip("av")
 
 SEED = 2025
+CONF = Path(__file__).resolve().parents[1] / "conf" / "dataset" / "cremad.yaml"
+DEFAULTS = yaml.safe_load(CONF.read_text())["preparation"]
+SETTINGS = cremad.Settings(**DEFAULTS)
 CLIPS = official_clips()
 NAMES = [clip.name for clip in CLIPS]
 
@@ -129,12 +133,20 @@ def test_takes() -> None:
 
 
 def tone(hertz: float, seconds: float = 3.0, level: float = 0.3) -> np.ndarray:
-    t = np.arange(int(seconds * cremad.RATE)) / cremad.RATE
+    t = np.arange(int(seconds * SETTINGS.rate)) / SETTINGS.rate
     return (level * np.sin(2 * np.pi * hertz * t)).astype(np.float32)
 
 
+def log_power(samples: np.ndarray) -> np.ndarray:
+    return cremad.log_power(samples, SETTINGS)
+
+
+def spectrogram(samples: np.ndarray) -> np.ndarray:
+    return cremad.spectrogram(samples, SETTINGS)
+
+
 def test_spectrogram_has_the_papers_size_and_low_frequencies_first() -> None:
-    power = cremad.log_power(tone(1000))
+    power = log_power(tone(1000))
     assert power.shape == (257, 299)
     assert set(power.argmax(axis=0)) == {32}  # 1000 Hz / (16000 Hz / 512)
 
@@ -147,31 +159,29 @@ def test_spectrogram_values_from_the_definition() -> None:
     at = 7 * (512 - 353)
     piece = samples[at : at + 512].astype(np.float64)
     power = np.abs(np.fft.rfft((piece - piece.mean()) * window)) ** 2
-    power /= cremad.RATE * (window**2).sum()
+    power /= SETTINGS.rate * (window**2).sum()
     power[1:-1] *= 2  # one-sided
-    np.testing.assert_allclose(
-        cremad.log_power(samples)[:, 7], np.log(power + 1e-12), rtol=0, atol=1e-2
-    )
+    np.testing.assert_allclose(log_power(samples)[:, 7], np.log(power + 1e-12), rtol=0, atol=1e-2)
 
 
 def test_short_audio_is_repeated_and_long_audio_cut() -> None:
     one = tone(440, seconds=1.0)
-    np.testing.assert_array_equal(cremad.log_power(one), cremad.log_power(np.tile(one, 3)))
+    np.testing.assert_array_equal(log_power(one), log_power(np.tile(one, 3)))
     long = np.concatenate([tone(440), tone(3000)])
-    np.testing.assert_array_equal(cremad.log_power(long), cremad.log_power(tone(440)))
+    np.testing.assert_array_equal(log_power(long), log_power(tone(440)))
 
 
 def test_silence_is_finite() -> None:
-    out = cremad.spectrogram(np.zeros(1, np.float32))
+    out = spectrogram(np.zeros(1, np.float32))
     assert out.shape == (1, 224, 224)
     assert out.dtype == np.float16
     np.testing.assert_allclose(out.astype(float), np.log(1e-12), rtol=1e-3)
 
 
 def test_resizing_keeps_place_and_level() -> None:
-    out = cremad.spectrogram(tone(4000)).astype(np.float32)[0]
+    out = spectrogram(tone(4000)).astype(np.float32)[0]
     assert abs(int(out.mean(axis=1).argmax()) - 128 * 224 / 257) <= 1
-    whole = cremad.log_power(tone(4000))
+    whole = log_power(tone(4000))
     assert abs(out.mean() - whole.mean()) < 0.05
 
 
@@ -221,7 +231,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (raw / "VideoFlash").mkdir()
     write_video(raw / "video.flv", frames=24)
     for name in CHOSEN:
-        soundfile.write(raw / "AudioWAV" / f"{name}.wav", tone(HERTZ[name], 1.2), cremad.RATE)
+        soundfile.write(raw / "AudioWAV" / f"{name}.wav", tone(HERTZ[name], 1.2), SETTINGS.rate)
         shutil.copy(raw / "video.flv", raw / "VideoFlash" / f"{name}.flv")
     (raw / "video.flv").unlink()
     return raw
@@ -233,7 +243,7 @@ def raw(original: Path, tmp_path: Path) -> Path:
 
 
 def prepare(raw: Path, out: Path, **options: Any) -> dict[str, Any]:
-    return cremad.prepare(raw, out, **{"partial": True, "workers": 1, **options})
+    return cremad.prepare(raw, out, **{**DEFAULTS, "partial": True, "workers": 1, **options})
 
 
 def arrays(out: Path) -> dict[str, np.ndarray]:
@@ -363,7 +373,7 @@ def spoil(raw: Path, how: str) -> tuple[Path, str]:
         "cut video": (flv, flv.read_bytes()[: flv.stat().st_size // 3], "0.5 s"),
     }
     if how == "no samples":
-        soundfile.write(wav, np.zeros(0, np.float32), cremad.RATE)
+        soundfile.write(wav, np.zeros(0, np.float32), SETTINGS.rate)
         return wav, "no audio sample"
     if how == "sound only":
         flv.write_bytes(wav.read_bytes())
@@ -422,7 +432,7 @@ def test_the_known_bad_clip(raw: Path, tmp_path: Path, wav: str) -> None:
     shutil.copy(raw / "VideoFlash" / f"{VICTIM}.flv", raw / "VideoFlash/1076_MTI_SAD_XX.flv")
     path = raw / "AudioWAV" / "1076_MTI_SAD_XX.wav"
     if wav != "missing":
-        soundfile.write(path, tone(500) if wav == "fine" else np.zeros(0), cremad.RATE)
+        soundfile.write(path, tone(500) if wav == "fine" else np.zeros(0), SETTINGS.rate)
     manifest = prepare(raw, tmp_path / "cremad")
     assert manifest["rows"] == len(CHOSEN) + 1
     notes = [note for note in manifest["report"]["notes"] if "1076_MTI_SAD_XX" in note]
@@ -448,7 +458,7 @@ def test_the_known_bad_clip_without_a_picture_is_left_out(
 
 
 def test_strangers_are_reported(raw: Path, tmp_path: Path) -> None:
-    soundfile.write(raw / "AudioWAV" / "1040_ITH_SAD_X.wav", tone(500), cremad.RATE)
+    soundfile.write(raw / "AudioWAV" / "1040_ITH_SAD_X.wav", tone(500), SETTINGS.rate)
     notes = prepare(raw, tmp_path / "cremad")["report"]["notes"]
     assert any("1040_ITH_SAD_X.wav" in note and note.startswith("1 wav") for note in notes)
 
@@ -485,6 +495,12 @@ def test_without_pyav(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(UserError, match=r"package av: pip install"):
         prepare(raw, tmp_path / "cremad")
+
+
+@pytest.mark.parametrize("option", [{"size": 0}, {"overlap": 512}, {"overlap": -1}, {"rate": 0}])
+def test_senseless_options(original: Path, tmp_path: Path, option: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="must be positive"):
+        prepare(original, tmp_path / "cremad", **option)
 
 
 def test_command(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,13 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from miles_repro.data import mmimdb
 from miles_repro.data.mmimdb import GENRES
+from miles_repro.data.mmimdb_raw import PARTS
 from miles_repro.data.prepare import main
 from miles_repro.data.words import WordPieces, build_vocabulary, split_words, word_ids
 from miles_repro.errors import UserError
+
+CONF = Path(__file__).resolve().parents[1] / "conf" / "dataset" / "mmimdb.yaml"
+DEFAULTS = yaml.safe_load(CONF.read_text())["preparation"]
 
 # ---- words ------------------------------------------------------------------------------------
 
@@ -104,7 +109,7 @@ SPLIT = {
 
 
 def part_of(imdb_id: str) -> str:
-    return next(ours for theirs, ours in mmimdb.PARTS.items() if imdb_id in SPLIT[theirs])
+    return next(ours for theirs, ours in PARTS.items() if imdb_id in SPLIT[theirs])
 
 
 def colour(imdb_id: str) -> tuple[int, int, int]:
@@ -128,7 +133,9 @@ def raw(original: Path, tmp_path: Path) -> Path:
 
 
 def prepare(raw: Path, out: Path, **options: Any) -> dict[str, Any]:
-    return mmimdb.prepare(raw, out, **{"partial": True, "workers": 1, "size": 24, **options})
+    return mmimdb.prepare(
+        raw, out, **{**DEFAULTS, "partial": True, "workers": 1, "size": 24, **options}
+    )
 
 
 @pytest.fixture(scope="module")

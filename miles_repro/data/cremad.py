@@ -5,10 +5,10 @@ Raw folder (a clone of the official repository has it)::
     AudioWAV/<clip>.wav
     VideoFlash/<clip>.flv | VideoMP4/<clip>.mp4 | Image-01-FPS/<clip>/*.jpg   (first one present)
 
-Prepared: ``video`` uint8 (3, 224, 224) and ``audio`` float16 (1, 224, 224). Rows are the official
-clips in order of their names. What the paper says (sec. IV-A): one frame per clip, spectrogram
-257x299 with window 512 and overlap 353, both resized to 224x224. The rest follows the literature's
-pipeline (Peng et al. 2022) where it can:
+Prepared: ``video`` uint8 (3, size, size) and ``audio`` float16 (1, size, size). Rows are the
+official clips in order of their names. What the paper says (sec. IV-A): one frame per clip,
+spectrogram 257x299 with window 512 and overlap 353, both resized to 224x224. The rest follows the
+literature's pipeline (Peng et al. 2022) where it can; values are those of conf/dataset/cremad.yaml:
 
 - Frame ``first``: the one at 0.5 s, which is what the usual 1-fps extraction writes first, so a
   video and its ``Image-01-FPS`` folder (first file by name) give the same frame. ``middle``: the
@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from functools import partial as bind
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,16 +39,24 @@ from miles_repro.data.splits import shuffled
 from miles_repro.errors import UserError
 
 VERSION = 1
-SIZE = 224
-RATE = 16_000
-SECONDS = 3
-WINDOW, OVERLAP = 512, 353
-FLOOR = 1e-12  # added before the logarithm: below the noise of 16-bit speech (power per Hz)
 FIRST_S = 0.5
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, std of RGB in [0, 1]
 ORDER_SEED = 0
 KNOWN_BAD = "1076_MTI_SAD_XX"
 PICTURES = {"VideoFlash": ".flv", "VideoMP4": ".mp4", "Image-01-FPS": ""}
+
+
+class Settings(NamedTuple):
+    """How a clip becomes two arrays; see ``prepare``."""
+
+    frame: str
+    size: int
+    rate: int
+    seconds: float
+    window: int
+    overlap: int
+    log_floor: float
+
 
 Item = tuple[str, Path | None, Path]  # clip, its wav (None: silence), its video or frame
 
@@ -57,7 +65,13 @@ def prepare(
     raw: Path | None,
     out: Path,
     *,
-    frame: str = "first",
+    frame: str,
+    size: int,
+    rate: int,
+    seconds: float,
+    window: int,
+    overlap: int,
+    log_floor: float,
     partial: bool = False,
     workers: int | None = None,
 ) -> dict[str, Any]:
@@ -67,6 +81,10 @@ def prepare(
         raw: the folder described above.
         out: the folder to write.
         frame: which frame of a clip, ``first`` or ``middle``.
+        size: side of frame and spectrogram after resizing.
+        rate, seconds: the audio, in Hz; repeated or cut to that length.
+        window, overlap: of the spectrogram, in samples.
+        log_floor: power per Hz added before the logarithm.
         partial: leave out clips that are missing or unreadable instead of refusing them.
         workers: processes; all cores when None.
 
@@ -80,6 +98,11 @@ def prepare(
         raise UserError("cremad needs raw=<folder with AudioWAV and VideoFlash or VideoMP4>")
     if frame not in ("first", "middle"):
         raise UserError(f"frame={frame}: choose first or middle")
+    if min(size, rate, seconds, overlap + 1, log_floor) <= 0 or not overlap < window:
+        raise UserError(
+            "size, rate, seconds, window and log_floor must be positive, overlap < window"
+        )
+    settings = Settings(frame, size, rate, seconds, window, overlap, log_floor)
     pictures = _picture_folder(raw)
     card = Card(
         name="cremad",
@@ -88,28 +111,18 @@ def prepare(
         classes=EMOTIONS,
         source="CREMA-D, https://github.com/CheyneyComputerScience/CREMA-D",
         licence="Open Database License 1.0 (contents: Database Contents License 1.0)",
-        parameters={
-            "frame": frame,
-            "partial": partial,
-            "pictures": pictures,
-            "size": SIZE,
-            "rate_hz": RATE,
-            "seconds": SECONDS,
-            "window": WINDOW,
-            "overlap": OVERLAP,
-            "log_floor": FLOOR,
-        },
+        parameters={**settings._asdict(), "partial": partial, "pictures": pictures},
     )
     with Preparation(out, card, workers) as prep:
         clips = official_clips()
         _note_strangers(prep, raw, clips)
         items = [_item(raw, pictures, clip.name, frame) for clip in clips]
         clips, items = _present(prep, clips, items, partial)
-        items = [_silence_known_bad(prep, item) for item in items]
+        items = [_silence_known_bad(prep, item, rate) for item in items]
         kept = prep.fill(
             items,
-            bind(decode, frame=frame, lenient=partial),
-            {"video": ((3, SIZE, SIZE), "uint8"), "audio": ((1, SIZE, SIZE), "float16")},
+            bind(decode, settings=settings, lenient=partial),
+            {"video": ((3, size, size), "uint8"), "audio": ((1, size, size), "float16")},
         )
         clips = [clips[i] for i in kept]
         prep.write("labels", np.array([clip.label for clip in clips], dtype=np.int64))
@@ -120,7 +133,7 @@ def prepare(
         return prep.finish()
 
 
-def decode(item: Item, frame: str, lenient: bool) -> dict[str, NDArray[Any]]:
+def decode(item: Item, settings: Settings, lenient: bool) -> dict[str, NDArray[Any]]:
     """The two arrays of one clip.
 
     Raises:
@@ -128,34 +141,38 @@ def decode(item: Item, frame: str, lenient: bool) -> dict[str, NDArray[Any]]:
     """
     clip, wav, picture = item
     try:
-        samples = np.zeros(1, np.float32) if wav is None else read_wav(wav, RATE)
-        return {"video": _picture(picture, frame), "audio": spectrogram(samples)}
+        samples = np.zeros(1, np.float32) if wav is None else read_wav(wav, settings.rate)
+        return {"video": _picture(picture, settings), "audio": spectrogram(samples, settings)}
     except BadFile as bad:
         verdict = Skip if lenient or clip == KNOWN_BAD else Refuse
         raise verdict(bad.path, bad.reason) from None
 
 
-def spectrogram(samples: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Log power spectrogram of 3 s of audio: 16 kHz samples (T,) -> float16 (1, 224, 224)."""
+def spectrogram(samples: NDArray[np.float32], settings: Settings) -> NDArray[np.float16]:
+    """Log power spectrogram of samples (T,), resized: float16 (1, size, size)."""
     from PIL import Image
 
-    resized = Image.fromarray(log_power(samples)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-    return np.asarray(resized, dtype=np.float16)[np.newaxis]
+    side = (settings.size, settings.size)
+    image = Image.fromarray(log_power(samples, settings)).resize(side, Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.float16)[np.newaxis]
 
 
-def log_power(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """16 kHz samples (T,) -> float32 (257 frequencies, 299 times), natural logarithm."""
+def log_power(samples: NDArray[np.float32], settings: Settings) -> NDArray[np.float32]:
+    """Samples (T,) -> float32 (window / 2 + 1 frequencies, times), natural logarithm."""
     from scipy.signal import spectrogram as power_spectrogram
 
-    three_seconds = np.resize(samples, RATE * SECONDS)  # repeats what is shorter
-    _, _, power = power_spectrogram(three_seconds, RATE, nperseg=WINDOW, noverlap=OVERLAP)
-    return np.log(power + FLOOR).astype(np.float32)
+    repeated = np.resize(samples, round(settings.rate * settings.seconds))
+    _, _, power = power_spectrogram(
+        repeated, settings.rate, nperseg=settings.window, noverlap=settings.overlap
+    )
+    return np.log(power + settings.log_floor).astype(np.float32)
 
 
-def _picture(path: Path, frame: str) -> NDArray[np.uint8]:
+def _picture(path: Path, settings: Settings) -> NDArray[np.uint8]:
     if path.suffix in (".flv", ".mp4"):
-        return read_video_frame(path, SIZE, FIRST_S if frame == "first" else None)
-    return read_image(path, SIZE)
+        second = FIRST_S if settings.frame == "first" else None
+        return read_video_frame(path, settings.size, second)
+    return read_image(path, settings.size)
 
 
 def _picture_folder(raw: Path) -> str:
@@ -195,12 +212,12 @@ def _present(
     return [clip for clip, _ in kept], [item for _, item in kept]
 
 
-def _silence_known_bad(prep: Preparation, item: Item) -> Item:
+def _silence_known_bad(prep: Preparation, item: Item, rate: int) -> Item:
     clip, wav, picture = item
     if clip != KNOWN_BAD or wav is None:
         return item
     try:
-        read_wav(wav, RATE)
+        read_wav(wav, rate)
     except BadFile as bad:
         prep.note(f"{clip}: audio unusable ({bad.reason}), kept with silence: a known defect")
         return clip, None, picture

@@ -8,7 +8,8 @@ Raw folder, either form::
 Prepared: ``image`` uint8 (3, size, size), the whole poster stretched to a square; ``text`` int32
 (length,), the longest plot as word ids, or as the WordPieces of a BERT tokenizer; ``labels`` uint8
 (23,). One scheme, ``official``: the split that comes with the data, 15,552 / 2,608 / 7,799. The
-paper says only that preprocessing follows Arevalo et al.; length, size and vocabulary are ours.
+paper says only that preprocessing follows Arevalo et al.; length, size and vocabulary are ours,
+set in conf/dataset/mmimdb.yaml.
 
 Rules: every film of the split needs its json with a list of genres, of which one at least is among
 the 23, and a plot with a word in it, and a poster that can be read. A film that lacks one is
@@ -19,21 +20,21 @@ and counted. Posters that are grey, palette or CMYK are converted to RGB and lis
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial as bind
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from miles_repro.data import mmimdb_hdf5
-from miles_repro.data.media import BadFile, image_mode, read_image
+from miles_repro.data import mmimdb_hdf5, mmimdb_raw
+from miles_repro.data.media import BadFile, read_image
+from miles_repro.data.mmimdb_raw import Film, LeaveOut
 from miles_repro.data.preparation import Card, Preparation, Refuse, Skip
 from miles_repro.data.splits import shuffled
-from miles_repro.data.words import RESERVED, WordPieces, build_vocabulary, split_words, word_ids
+from miles_repro.data.words import RESERVED, WordPieces, build_vocabulary, word_ids
 from miles_repro.errors import UserError
 
 VERSION = 1
@@ -43,31 +44,18 @@ GENRES = (  # the 23 of Arevalo et al., most frequent first
     *("Music", "Animation", "Musical", "Western", "Sport", "Short", "Film-Noir"),
 )
 SIZES = {"train": 15_552, "val": 2_608, "test": 7_799}
-PARTS = {"train": "train", "dev": "val", "test": "test"}  # name in split.json -> ours
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, std of RGB in [0, 1]
 ORDER_SEED = 0
-
-LeaveOut = Callable[[object, str], None]
-
-
-class Film(NamedTuple):
-    """A film that passed the checks; ``picture``: a file and, in an HDF5 file, the row."""
-
-    part: str
-    genres: tuple[int, ...]
-    plot: str
-    words: list[str]
-    picture: tuple[Path, int]
 
 
 def prepare(
     raw: Path | None,
     out: Path,
     *,
-    size: int = 224,
-    length: int = 256,
-    vocab_size: int = 20_000,
-    tokenizer: str = "",
+    size: int,
+    length: int,
+    vocab_size: int,
+    tokenizer: str,
     partial: bool = False,
     workers: int | None = None,
 ) -> dict[str, Any]:
@@ -166,9 +154,9 @@ def decode(
 
 def _read(raw: Path, with_plot: bool, leave_out: LeaveOut, notes: list[str]) -> list[Film]:
     """Films of either raw form in the order of their ids; all problems go to ``leave_out``."""
-    hdf5 = raw / "multimodal_imdb.hdf5"
     if (raw / "split.json").is_file():
-        return _read_raw(raw, leave_out, notes)
+        return mmimdb_raw.read_films(raw, GENRES, leave_out, notes)
+    hdf5 = raw / "multimodal_imdb.hdf5"
     if not hdf5.is_file():
         raise UserError(
             f"{raw} holds neither split.json (with dataset/) nor multimodal_imdb.hdf5: give the "
@@ -176,86 +164,7 @@ def _read(raw: Path, with_plot: bool, leave_out: LeaveOut, notes: list[str]) -> 
         )
     if with_plot:
         raise UserError(f"{hdf5} holds word ids, no text to tokenize: bert needs the raw form")
-    films = []
-    for film in mmimdb_hdf5.read_films(hdf5, GENRES, SIZES, notes):
-        name = f"{hdf5}:{film.imdb_id}"
-        if not film.words:
-            leave_out(name, "empty plot")
-        elif not film.genres:
-            leave_out(name, "none of the 23 genres")
-        else:
-            films.append(Film(film.part, film.genres, "", film.words, (hdf5, film.row)))
-    return films
-
-
-def _read_raw(raw: Path, leave_out: LeaveOut, notes: list[str]) -> list[Film]:
-    folder = raw / "dataset"
-    if not folder.is_dir():
-        raise UserError(f"no folder dataset beside {raw / 'split.json'}")
-    part_of = _read_split(raw / "split.json")
-    others: Counter[str] = Counter()
-    converted: list[str] = []
-    films = []
-    for imdb_id, part in sorted(part_of.items()):
-        path, poster = folder / f"{imdb_id}.json", folder / f"{imdb_id}.jpeg"
-        try:
-            plot, genres = _read_film(path)
-            if image_mode(poster) != "RGB":
-                converted.append(imdb_id)
-        except BadFile as bad:
-            leave_out(bad.path, bad.reason)
-            continue
-        others.update(g for g in genres if g not in GENRES)
-        known = tuple(sorted(GENRES.index(g) for g in set(genres) if g in GENRES))
-        if known:
-            films.append(Film(part, known, plot, split_words(plot), (poster, 0)))
-        else:
-            leave_out(path, "none of the 23 genres")
-    if others:
-        notes.append(f"genres beyond the 23 ignored: {dict(sorted(others.items()))}")
-    if converted:
-        notes.append(f"{len(converted)} poster(s) converted to RGB: {' '.join(converted)}")
-    strangers = sum(path.stem not in part_of for path in folder.glob("*.json"))
-    if strangers:
-        notes.append(f"{strangers} film(s) in dataset/ that split.json does not name ignored")
-    return films
-
-
-def _read_split(path: Path) -> dict[str, str]:
-    try:
-        split = json.loads(path.read_text(encoding="utf-8"))
-        pairs = [(str(i), ours) for theirs, ours in PARTS.items() for i in split[theirs]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not a split (lists of ids under train, dev and test): {error!r}"
-        ) from None
-    part_of = dict(pairs)
-    if len(part_of) != len(pairs):
-        twice = Counter(i for i, _ in pairs).most_common(1)[0][0]
-        raise UserError(f"{path} names film {twice} more than once")
-    return part_of
-
-
-def _read_film(path: Path) -> tuple[str, list[str]]:
-    """Longest plot and genres of a film's json."""
-    try:
-        film = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadFile(path, "missing") from None
-    except (OSError, ValueError) as error:
-        raise BadFile(path, f"not readable as json ({error})") from None
-    if not isinstance(film, dict):
-        raise BadFile(path, "is not a json object")
-    for key in ("genres", "plot"):
-        if key not in film:
-            raise BadFile(path, f"no key '{key}'")
-        value = film[key]
-        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-            raise BadFile(path, f"'{key}' is not a list of texts")
-    plot = max(film["plot"], key=len, default="")
-    if not split_words(plot):
-        raise BadFile(path, "empty plot")
-    return plot, film["genres"]
+    return mmimdb_hdf5.read_films(hdf5, GENRES, SIZES, leave_out, notes)
 
 
 def _check_sizes(prep: Preparation, films: Sequence[Film], partial: bool) -> None:

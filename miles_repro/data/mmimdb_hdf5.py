@@ -12,40 +12,35 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from miles_repro.data.media import BadFile, need, square
+from miles_repro.data.mmimdb_raw import PARTS, Film, LeaveOut
 from miles_repro.errors import UserError
 
 VGG_MEAN = np.array([103.939, 116.779, 123.68]).reshape(3, 1, 1)  # blue, green, red
-PARTS = {"train": "train", "dev": "val", "test": "test"}
 _NEEDED = ("images", "sequences", "genres", "imdb_ids")
 _CHANNELS = 3
 _LOOK = 64  # posters looked at to tell whether a mean was subtracted
 
 
-class Row(NamedTuple):
-    """A film of the file; ``words`` are named after their ids."""
-
-    row: int
-    imdb_id: str
-    part: str
-    genres: tuple[int, ...]
-    words: list[str]
-
-
 def read_films(
-    path: Path, genres: Sequence[str], sizes: Mapping[str, int], notes: list[str]
-) -> list[Row]:
-    """All films of the file in the order of their ids.
+    path: Path,
+    genres: Sequence[str],
+    sizes: Mapping[str, int],
+    leave_out: LeaveOut,
+    notes: list[str],
+) -> list[Film]:
+    """All usable films of the file in the order of their ids; words are named after their ids.
 
     Args:
         path: the file.
         genres: the names labels are numbered by.
         sizes: films of train, val and test; used when the file has no split of its own.
+        leave_out: told of every film that cannot be used.
         notes: what the reader assumed is appended here.
 
     Raises:
@@ -63,12 +58,17 @@ def read_films(
         part_of = _parts(path, file, shape[0], sizes, notes)
         ids = [i.decode() if isinstance(i, bytes) else str(i) for i in file["imdb_ids"][:]]
         sequences = file["sequences"][:]
-    rows = []
-    for row, (imdb_id, sequence) in enumerate(zip(ids, sequences, strict=True)):
-        words = ["unknown" if word == 0 else f"w{word}" for word in sequence.tolist()]
+    films = []
+    for row in sorted(range(len(ids)), key=ids.__getitem__):
+        words = ["unknown" if word == 0 else f"w{word}" for word in sequences[row].tolist()]
         known = tuple(np.flatnonzero(labels[row]).tolist())
-        rows.append(Row(row, imdb_id, part_of[row], known, words))
-    return sorted(rows, key=lambda film: film.imdb_id)
+        if not words:
+            leave_out(f"{path}:{ids[row]}", "empty plot")
+        elif not known:
+            leave_out(f"{path}:{ids[row]}", "none of the 23 genres")
+        else:
+            films.append(Film(part_of[row], known, "", words, (path, row)))
+    return films
 
 
 def mean_subtracted(path: Path) -> bool:
