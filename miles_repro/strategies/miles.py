@@ -77,13 +77,11 @@ def lr_factors(
 
 def dominant(fused: float, unimodal: Mapping[str, float], tau: float) -> str | None:
     """The modality Algorithm 1 slows, or None where it takes no action."""
-    if not _defined(fused, unimodal):
+    if not _defined(fused, unimodal) or utilization_gap(fused, unimodal) <= tau + SLACK:
         return None
     strongest = max(unimodal, key=unimodal.__getitem__)
     weakest = min(unimodal, key=unimodal.__getitem__)
     pair = {m: unimodal[m] for m in (strongest, weakest)}
-    if utilization_gap(fused, pair) <= tau + SLACK:
-        return None
     if all(u < 0 for u in conditional_utilization(fused, pair).values()):
         return None
     return strongest
