@@ -1,4 +1,4 @@
-"""Where a W&B run goes: online, offline or nowhere, decided in bounded time."""
+"""Where a W&B run goes: online or offline, decided in bounded time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from miles_repro.errors import UserError
@@ -17,6 +17,7 @@ PROBE_SECONDS = 3.0  # longest wait for a server that does not answer, once per 
 INIT_SECONDS = 10.0  # longest wait for a server that answers the probe but not the run
 FINISH_SECONDS = 10.0  # longest wait for the last uploads of one run
 _MODES = {"dryrun": "offline", "run": "online", "shared": "online"}
+Mode = Literal["online", "offline"]
 _unusable: dict[str, str] = {}
 
 
@@ -32,17 +33,15 @@ def prepare_environment(run_dir: Path | None = None) -> None:
     os.environ.setdefault("WANDB_SILENT", "true")
 
 
-def choose_mode(asked: str) -> tuple[str, str]:
-    """``(mode, reason)``: mode is online, offline or disabled; reason says why not online.
+def choose_mode(asked: str) -> tuple[Mode, str]:
+    """``(mode, reason)``: mode is online or offline; reason says why not online.
 
     ``auto`` is online where a key is configured. A server that does not answer the probe is not
     asked again by this process.
     """
     mode = _MODES.get(asked, asked)
-    if mode == "disabled":
-        return mode, "disabled"
     if mode == "offline":
-        return mode, "asked for"
+        return "offline", "asked for"
     if mode not in ("auto", "online"):
         return "offline", f"unknown mode {asked!r}: use auto, online, offline or disabled"
     url = base_url()
@@ -111,7 +110,7 @@ def require_server() -> None:
             "machine that sees the same records"
         )
     if trouble := probe(url, 30.0):
-        raise UserError(f"the W&B server {url} {trouble}: try again later")
+        raise UserError(f"the W&B server {url} {trouble}: repeat the command later")
 
 
 def hide_key(text: str) -> str:

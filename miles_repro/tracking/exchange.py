@@ -94,7 +94,7 @@ def log_tables(
         with wandb.init(
             project=project,
             entity=entity,
-            mode="online" if chosen == "online" else "offline",
+            mode=chosen,
             dir=folder,
             id=f"tables-{_content_hash(flat)}",
             name="tables",

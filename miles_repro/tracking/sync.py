@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 from miles_repro import records
 from miles_repro.tracking import HEADER, brief
+from miles_repro.tracking.connection import require_server
 from miles_repro.tracking.exchange import project_runs
 from miles_repro.tracking.wandb_run import MARK, WandbTracker
 
@@ -107,23 +109,33 @@ def _error(folder: Path) -> str:
 
 
 def upload_all(items: list[Upload], jobs: int, report: Callable[[Upload, str | None], None]) -> int:
-    """Upload in ``jobs`` processes; ``report(item, trouble)`` after each. Returns the failures."""
+    """Upload in ``jobs`` processes; ``report(item, trouble)`` after each. Returns the failures.
+
+    Raises:
+        UserError: the server does not answer any more; the rest would fail too.
+    """
     failures = 0
-    for item, trouble in _results(items, jobs):
-        failures += trouble is not None
-        report(item, trouble)
+    with closing(_results(items, jobs)) as results:
+        for item, trouble in results:
+            report(item, trouble)
+            if trouble is not None:
+                failures += 1
+                require_server()
     return failures
 
 
-def _results(items: list[Upload], jobs: int) -> Iterator[tuple[Upload, str | None]]:
+def _results(items: list[Upload], jobs: int) -> Generator[tuple[Upload, str | None]]:
     if jobs <= 1 or len(items) <= 1:
         for item in items:
             yield item, _try(item)
         return
-    with ProcessPoolExecutor(min(jobs, len(items)), mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(min(jobs, len(items)), mp_context=get_context("spawn"))
+    try:
         futures = {pool.submit(_try, item): item for item in items}
         for future in as_completed(futures):
             yield futures[future], future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _try(item: Upload) -> str | None:

@@ -10,10 +10,11 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from miles_repro.tracking import NoTracker, Tracker, brief, say
 from miles_repro.tracking.connection import (
+    Mode,
     base_url,
     choose_mode,
     give_up,
@@ -29,12 +30,13 @@ def open_run(
     config: dict[str, Any], header: dict[str, Any], run_dir: Path, history: list[dict[str, Any]]
 ) -> Tracker:
     """Open (or continue) the W&B run of this record, online where that works at once."""
-    prepare_environment(run_dir)
-    mode, reason = choose_mode(str(config.get("mode", "auto")))
-    if mode == "disabled":
+    asked = str(config.get("mode", "auto"))
+    if asked == "disabled":
         return NoTracker()
     mirror = WandbTracker(config, header, run_dir)
     mirror.mark()
+    prepare_environment(run_dir)
+    mode, reason = choose_mode(asked)
     if mode == "online":
         try:
             mirror.connect("online", history)
@@ -80,7 +82,7 @@ class WandbTracker:
             mark = {"tracker": self._config, "header": self._header}
             (folder / MARK).write_text(json.dumps(mark), encoding="utf-8")
 
-    def connect(self, mode: Literal["online", "offline"], history: list[dict[str, Any]]) -> None:
+    def connect(self, mode: Mode, history: list[dict[str, Any]]) -> None:
         """Open the run and log the rows of ``history`` that W&B does not have yet.
 
         Online, an existing run of this id is continued: opened in any other way, the client would

@@ -1,0 +1,178 @@
+"""The W&B mirror without a server: the client's offline files hold exactly the record."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tracked_runs import folder, header, row, summary
+from wandb_client import REPO, environment, offline_file, python, read_offline, track
+
+from miles_repro.tracking import mirror
+
+RUNS, EPOCHS = 20, 4
+
+
+@pytest.fixture(scope="module")
+def twenty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    """20 runs in one process without key, terminal, network or home directory."""
+    root = tmp_path_factory.mktemp("runs")
+    spent, stderr = track(environment(None), root=root, runs=RUNS, epochs=EPOCHS)
+    return root, spent, stderr
+
+
+def test_every_run_is_its_own_wandb_run_with_its_own_config(twenty: Any) -> None:
+    root, _, _ = twenty
+    for number in range(RUNS):
+        read = read_offline(offline_file(folder(root, number)))
+        run = read["run"]
+        assert (run.run_id, run.project) == (header(number)["run_id"], "demo")
+        assert (run.run_group, run.job_type) == ("toy/concat", "miles")
+        assert list(run.tags) == ["smoke", "t"]
+        assert read["config"] == mirror.flat_config(header(number))
+        assert read["config"]["strategy/tau"] == header(number)["config"]["strategy"]["tau"]
+        assert read["exit"] == 0
+
+
+def test_every_value_equals_the_record(twenty: Any) -> None:
+    root, _, _ = twenty
+    for number in range(RUNS):
+        run_dir = folder(root, number)
+        read = read_offline(offline_file(run_dir))
+        rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        assert read["rows"] == [mirror.history_row(row) for row in rows]
+        record = json.loads((run_dir / "summary.json").read_text())
+        expected = mirror.summary_values(record)
+        assert {k: v for k, v in read["summary"].items() if k in expected} == expected
+        assert mirror.record_of(read["summary"]) == record
+
+
+def test_the_clients_own_reader_agrees(twenty: Any) -> None:
+    root, _, _ = twenty
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json"]
+    done = subprocess.run(
+        [*command, str(offline_file(folder(root, 7)))],
+        env=environment(None),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    items = [r["history"]["item"] for r in records if r["type"] == "history"]
+    rows = [{k: v for k, v in item.items() if not k.startswith("_")} for item in items]
+    assert rows == [mirror.history_row(row(7, epoch)) for epoch in range(1, EPOCHS + 1)]
+
+
+def test_epoch_is_the_step_and_validation_is_maximised(twenty: Any) -> None:
+    root, _, _ = twenty
+    metrics = read_offline(offline_file(folder(root, 0)))["metrics"]
+    assert metrics["*"].step_metric == "epoch"
+    assert metrics["val/fused/metric"].summary.max
+
+
+def test_one_line_says_how_to_sync(twenty: Any) -> None:
+    root, _, stderr = twenty
+    (line,) = stderr.splitlines()
+    assert line.startswith("tracker: W&B is offline: no API key")
+    assert line.endswith(f"python scripts/sync_wandb.py {os.path.relpath(root, REPO)}")
+
+
+def test_later_runs_cost_little(twenty: Any) -> None:
+    """Bounds about ten times what an idle core needs: 11 ms a start, 0.5 ms a log, 4 ms an end."""
+    _, spent, _ = twenty
+    middle = {
+        name: sorted(spent[name])[len(spent[name]) // 2] for name in ("start", "log", "finish")
+    }
+    assert middle["start"] < 0.15
+    assert middle["log"] < 0.01
+    assert middle["finish"] < 0.1
+
+
+def test_all_client_files_are_in_the_run_folders(tmp_path: Path) -> None:
+    home, root = tmp_path / "home", tmp_path / "runs"
+    home.mkdir()
+    track(environment(None, home), root=root, runs=1)
+    assert list(home.iterdir()) == []
+    assert [p.name for p in root.glob("*/*/*/*/*")].count("wandb") == 1
+
+
+def test_resuming_replays_the_record_into_one_offline_run(tmp_path: Path) -> None:
+    env = environment(None)
+    track(env, root=tmp_path, epochs=6, kill_at=3)
+    run_dir = folder(tmp_path, 0)
+    assert not (run_dir / "summary.json").exists()
+    track(env, root=tmp_path, epochs=6)
+    read = read_offline(offline_file(run_dir))
+    assert [row["epoch"] for row in read["rows"]] == [1, 2, 3, 4, 5, 6]
+    assert read["run"].run_id == header(0)["run_id"]
+
+
+@pytest.mark.parametrize("config", [{"name": "none"}, {"mode": "disabled"}])
+def test_without_a_tracker_nothing_is_written(tmp_path: Path, config: dict[str, str]) -> None:
+    spent, stderr = track(environment(None), root=tmp_path, config=config)
+    assert stderr == ""
+    assert not list(tmp_path.rglob("wandb"))
+    assert not spent["wandb"]
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_mirror(tmp_path: Path) -> None:
+    run_dir = folder(tmp_path, 0)
+    run_dir.mkdir(parents=True)
+    (run_dir / "wandb").write_text("in the way")
+    _, stderr = track(environment(None), root=tmp_path, epochs=3)
+    assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == 3
+    assert json.loads((run_dir / "summary.json").read_text()) == summary(0, 3)
+    assert stderr.count("\n") == 1
+    assert "no mirror of this run" in stderr
+
+
+def test_a_full_disk_costs_only_the_mirror(tmp_path: Path) -> None:
+    """The run's own record must fit: the disk fills up behind it, under the client's files."""
+    run_dir = folder(tmp_path, 0)
+    (run_dir / "wandb").mkdir(parents=True)
+    small = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(run_dir / "wandb")]
+    if subprocess.run(small, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        spent, _ = track(environment(None), root=tmp_path, epochs=60)
+    finally:
+        subprocess.run(["umount", str(run_dir / "wandb")], check=True)
+    assert json.loads((run_dir / "summary.json").read_text()) == summary(0, 60)
+    assert max(spent["log"]) < 0.5
+    assert spent["finish"][0] < 5
+
+
+def test_a_failed_run_says_so(tmp_path: Path) -> None:
+    track(environment(None), root=tmp_path, fail_at=2)
+    read = read_offline(offline_file(folder(tmp_path, 0)))
+    assert read["exit"] == 1
+    assert read["summary"]["error"] == "ValueError: made up"
+
+
+def test_sync_without_a_key_is_one_line(tmp_path: Path) -> None:
+    track(environment(None), root=tmp_path, runs=1)
+    done = python("scripts/sync_wandb.py", str(tmp_path), env=environment(None))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: no API key")
+    assert done.stderr.count("\n") == 1
+
+
+def test_unknown_values_are_left_out_and_keys_are_namespaced() -> None:
+    flat = mirror.history_row(row(0, 1))
+    assert "utilization/u_audio" not in flat
+    assert {
+        "train/fused/loss",
+        "val/image/metric",
+        "utilization/u_image",
+        "utilization/delta",
+    } < set(flat)
+    assert {"lr/encoder.image", "lr/fusion", "strategy/tau", "time/epoch_s"} < set(flat)
+    end = mirror.summary_values(summary(0, 3))
+    assert {"test/fused/metric", "gap", "cost/wall_s", "missing/image/zero/metric"} < set(end)
+    assert {"utilization/val/u_image", "noise/image/0.5/metric", "best_epoch"} < set(end)
+    assert None not in end.values()
