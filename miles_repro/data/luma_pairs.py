@@ -44,7 +44,7 @@ def draw_pairs(
     random = frozen_random(seed)
     sided = audio.sided and image.sided
     sides = {"train": ("train", "val"), "test": ("test",)} if sided else {"all": PARTS}
-    counts = {part: proportional(np.ones(len(names), int), sizes[part]) for part in PARTS}
+    counts = _class_counts(len(names), sizes)
     needed = {
         (name, side): sum(int(counts[part][at]) for part in parts)
         for at, name in enumerate(names)
@@ -67,6 +67,16 @@ def draw_pairs(
                 columns[part].append(np.stack([left, right, np.full(len(left), at)], axis=1))
     rows = np.concatenate([random.permutation(np.concatenate(columns[part])) for part in PARTS])
     return rows[:, :2], rows[:, 2]
+
+
+def _class_counts(classes: int, sizes: Mapping[str, int]) -> dict[str, Rows]:
+    """Pairs of each class in each part, as equal as can be in every part and over all of them."""
+    left = proportional(np.ones(classes, dtype=np.int64), sum(sizes.values()))
+    counts = {}
+    for part in PARTS:
+        counts[part] = proportional(left, sizes[part])
+        left = left - counts[part]
+    return counts
 
 
 def _candidates(table: Table, needed: Mapping[Cell, int], random: np.random.RandomState) -> Waiting:
