@@ -1,0 +1,356 @@
+"""What every strategy keeps to under every fusion, task and number of modalities."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from support import (
+    FUSIONS,
+    LR,
+    STRATEGIES,
+    build_fit,
+    lasting,
+    parameters,
+    rows_without_time,
+    same_tensors,
+    settings,
+    strategy_overrides,
+)
+
+from miles_repro.config import Config
+from miles_repro.errors import UserError
+from miles_repro.loop import Fit
+from miles_repro.records import LAST
+from miles_repro.run import run
+from miles_repro.strategies import gblend
+from miles_repro.strategies.base import Needs, Strategy
+
+ALONE = [s for s in STRATEGIES if s.startswith("unimodal")]
+JOINT = [s for s in STRATEGIES if s not in ALONE]
+COMBINATIONS = [(s, f) for s in JOINT for f in FUSIONS] + [(s, "concat") for s in ALONE]
+THREE_RATES = {"strategy.rates": {"image": 0.05, "audio": 0.01, "text": 0.03}}
+
+
+class Interrupted(Exception):
+    """Stands for a kill, a time limit, a full disk."""
+
+
+def interrupt_after(epoch: int) -> Callable[[dict[str, Any], int], None]:
+    def report(row: dict[str, Any], epochs: int) -> None:
+        if row["epoch"] == epoch:
+            raise Interrupted
+
+    return report
+
+
+def values_for(strategy: str, dataset: str) -> dict[str, Any]:
+    return THREE_RATES if strategy.startswith("mslr") and dataset == "tiny_three" else {}
+
+
+def trained(config: Config) -> tuple[list[dict[str, Any]], Fit]:
+    fit = build_fit(config)
+    return list(fit.epochs()), fit
+
+
+@pytest.mark.parametrize("strategy, fusion", COMBINATIONS)
+def test_trains_and_resumes_to_the_same_bits(
+    strategy: str, fusion: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    overrides = strategy_overrides(strategy, fusion)
+    whole = settings(tiny_data, tmp_path / "whole", *overrides)
+    cut = settings(tiny_data, tmp_path / "cut", *overrides)
+    assert whole.run_id == cut.run_id
+    expected = run(whole, "test").summary
+    with pytest.raises(Interrupted):
+        run(cut, "test", interrupt_after(1 + zlib.crc32(f"{strategy} {fusion}".encode()) % 2))
+    assert (cut.run_dir / LAST).exists()
+    found = run(cut, "test").summary
+    assert expected is not None
+    assert found is not None
+    rows = rows_without_time(whole.run_dir)
+    assert rows == rows_without_time(cut.run_dir)
+    assert lasting(expected) == lasting(found)
+    assert not (cut.run_dir / LAST).exists()
+    losses = [row["train"]["fused"]["loss"] for row in rows]
+    assert min(losses[1:]) < losses[0]
+
+
+@pytest.mark.parametrize("strategy", ALONE)
+def test_one_modality_is_the_same_run_under_every_fusion(
+    strategy: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    configs = [settings(tiny_data, tmp_path, *strategy_overrides(strategy, f)) for f in FUSIONS]
+    assert {c.fusion["name"] for c in configs} == {"concat"}
+    assert len({c.run_dir for c in configs}) == 1
+    assert [n for n in configs[0].run_dir.parts if n.startswith("unimodal_")] == [
+        "unimodal_image" if strategy == "unimodal_strong" else "unimodal_audio"
+    ]
+
+
+@pytest.mark.parametrize("dataset", ["tiny_three", "tiny_labels"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_more_modalities_and_many_labels(
+    strategy: str, dataset: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    config = settings(
+        tiny_data,
+        tmp_path,
+        *strategy_overrides(strategy),
+        dataset=dataset,
+        **values_for(strategy, dataset),
+    )
+    rows, fit = trained(config)
+    used = ["image", "audio", "text"] if dataset == "tiny_three" else ["image", "audio"]
+    if strategy in ALONE:
+        used = ["image"] if strategy == "unimodal_strong" else ["audio"]
+    assert fit.ctx.modalities == used
+    for row in rows:
+        assert list(row["val"]) == ["fused", *used]
+        assert all(math.isfinite(s["loss"]) for s in row["val"].values())
+        if dataset == "tiny_labels":
+            averages = {"f1_micro", "f1_macro", "f1_weighted", "f1_samples"}
+            assert averages < row["val"]["fused"].keys()
+            assert row["val"]["fused"]["metric"] == row["val"]["fused"]["f1_micro"]
+    assert rows[-1]["train"]["fused"]["loss"] < rows[0]["train"]["fused"]["loss"]
+
+
+# --- who may be touched -----------------------------------------------------------------------
+
+ENCODERS = {"encoder.image", "encoder.audio"}
+IMAGE, AUDIO = {"encoder.image", "head.image"}, {"encoder.audio", "head.audio"}
+FIRST_STEP: dict[str, tuple[str, list[set[str]]]] = {
+    # strategy -> strategy of the same loss, and the groups that may differ after one step:
+    # exactly one of the sets listed
+    "mslr_k": ("vanilla", [ENCODERS]),
+    "mslr_s": ("vanilla", [ENCODERS]),
+    "mslr_d": ("vanilla", [ENCODERS]),
+    "ogm": ("vanilla", [{"encoder.image"}, {"encoder.audio"}]),
+    "ogm_ge": ("vanilla", [ENCODERS]),
+    "miles": ("vanilla_aux", [set()]),
+    "mses": ("vanilla_aux", [set()]),
+    "static_lr": ("vanilla_aux", [IMAGE]),
+    "random_lr": ("vanilla_aux", [IMAGE, AUDIO]),
+    "mimo": ("vanilla_aux", [IMAGE | AUDIO]),
+    "gblend": ("vanilla_aux", [IMAGE | AUDIO | {"fusion"}]),
+    "modality_dropout": ("vanilla", [ENCODERS | {"fusion"}]),
+}
+
+
+def changed(a: Fit, b: Fit) -> set[str]:
+    """Parts whose parameters or buffers differ."""
+    return {p for p in a.model.parts() if not same_tensors(parameters(a, [p]), parameters(b, [p]))}
+
+
+@pytest.mark.parametrize("strategy", FIRST_STEP)
+def test_first_step_touches_its_own_groups_only(
+    strategy: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    reference, allowed = FIRST_STEP[strategy]
+    step = {"batch_size": 26, "epochs": 1}
+
+    def one_step(name: str) -> Fit:
+        overrides = ("optimizer=sgd", *strategy_overrides(name))
+        return trained(settings(tiny_data, tmp_path, *overrides, **step))[1]
+
+    start = build_fit(settings(tiny_data, tmp_path, *strategy_overrides(reference), **step))
+    expected, found = one_step(reference), one_step(strategy)
+    assert changed(expected, start) == set(start.model.parts())
+    assert changed(found, expected) in allowed
+
+
+def test_strategies_are_all_covered() -> None:
+    assert {*FIRST_STEP, "vanilla", "vanilla_aux", *ALONE} == set(STRATEGIES)
+
+
+@pytest.mark.parametrize("heads_follow", [True, False])
+def test_miles_second_epoch_touches_the_dominant_modality_only(
+    heads_follow: bool, tiny_data: Path, tmp_path: Path
+) -> None:
+    def two_steps(name: str) -> tuple[list[dict[str, Any]], Fit]:
+        values = {"batch_size": 26, "epochs": 2}
+        if name == "miles":
+            values["strategy.heads_follow"] = heads_follow
+        overrides = ("optimizer=sgd", *strategy_overrides(name))
+        return trained(settings(tiny_data, tmp_path, *overrides, **values))
+
+    (rows, found), (_, expected) = two_steps("miles"), two_steps("vanilla_aux")
+    heads = {m: rows[0]["val"][m]["metric"] for m in ("image", "audio")}
+    slowed = max(heads, key=heads.__getitem__)
+    assert rows[0]["utilization"]["delta"] > 0
+    groups = {f"encoder.{slowed}", f"head.{slowed}"} if heads_follow else {f"encoder.{slowed}"}
+    assert changed(found, expected) == groups
+    assert {g for g, lr in rows[1]["lr"].items() if lr != LR} == groups
+
+
+# --- neutral hyper-parameters -----------------------------------------------------------------
+
+EQUAL_RATES = {"strategy.rates": {"image": LR, "audio": LR}}
+NEUTRAL: list[tuple[str, dict[str, Any], str]] = [
+    ("miles", {"strategy.mu": 1.0, "strategy.tau": 0.0}, "vanilla_aux"),
+    ("miles", {"strategy.tau": 1e9}, "vanilla_aux"),
+    ("static_lr", {"strategy.mu": 1.0}, "vanilla_aux"),
+    ("random_lr", {"strategy.mu": 1.0}, "vanilla_aux"),
+    ("mses", {"strategy.patience": 9}, "vanilla_aux"),
+    ("vanilla_aux", {"strategy.weight": 0.0}, "vanilla"),
+    ("mimo", {"strategy.lam": 0.0}, "vanilla"),
+    ("gblend", {}, "vanilla"),  # with the weights 1, 0, 0
+    ("ogm", {"strategy.alpha": 0.0}, "vanilla"),
+    ("ogm", {"strategy.ends": 0.0}, "vanilla"),
+    ("ogm_ge", {"strategy.ends": 0.0}, "vanilla"),
+    ("modality_dropout", {"strategy.p": 0.0}, "vanilla"),
+    ("mslr_k", EQUAL_RATES, "vanilla"),
+    ("mslr_s", {**EQUAL_RATES, "strategy.s": 0.0}, "vanilla"),
+    ("mslr_d", {**EQUAL_RATES, "strategy.window": 9}, "vanilla"),
+]
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize(
+    "strategy, values, reference",
+    NEUTRAL,
+    ids=[f"{s}-{'-'.join(k.split('.')[1] for k in v)}" for s, v, _ in NEUTRAL],
+)
+def test_neutral_hyperparameters_are_vanilla_bit_for_bit(
+    strategy: str,
+    values: dict[str, Any],
+    reference: str,
+    fusion: str,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        gblend, "blend_weights", lambda curves, rule: {k: float(k == "fused") for k in curves}
+    )
+
+    def trajectory(name: str, **values: Any) -> tuple[list[dict[str, Any]], Fit]:
+        return trained(settings(tiny_data, tmp_path, *strategy_overrides(name, fusion), **values))
+
+    (rows, fit), (expected, plain) = trajectory(strategy, **values), trajectory(reference)
+    shared = list(plain.model.parts())
+    assert same_tensors(parameters(fit, shared), parameters(plain, shared))
+    heads = list(expected[0]["val"]) if fit.model.heads.keys() == plain.model.heads.keys() else []
+    for mine, theirs in zip(rows, expected, strict=True):
+        for head in heads or ["fused"]:
+            assert mine["train"][head] == theirs["train"][head]
+            assert mine["val"][head] == theirs["val"][head]
+        assert {g: mine["lr"][g] for g in theirs["lr"]} == theirs["lr"]
+
+
+@pytest.mark.parametrize("strategy", ["miles", "ogm", "mses", "gblend", "mimo", "mslr_d"])
+def test_the_settings_used_here_do_act(strategy: str, tiny_data: Path, tmp_path: Path) -> None:
+    """Else the resume tests above would prove nothing about a strategy's state."""
+    reference = FIRST_STEP[strategy][0]
+    fits = [
+        trained(settings(tiny_data, tmp_path, *strategy_overrides(s)))[1]
+        for s in (strategy, reference)
+    ]
+    assert changed(fits[0], fits[1])
+
+
+# --- probes, precision ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_probes_never_move_the_model(fusion: str, tiny_data: Path, tmp_path: Path) -> None:
+    """Linear probes only read; gradient clipping must not see them either."""
+    plain, probed = (
+        trained(
+            settings(
+                tiny_data,
+                tmp_path,
+                *strategy_overrides("vanilla", fusion),
+                **{"optimizer.clip_norm": 0.5, "unimodal_source": source},
+            )
+        )
+        for source in ("auto", "probe")
+    )
+    assert set(probed[1].model.heads) == {"image", "audio"}
+    shared = list(plain[1].model.parts())
+    assert same_tensors(parameters(plain[1], shared), parameters(probed[1], shared))
+    assert [r["val"]["fused"] for r in plain[0]] == [r["val"]["fused"] for r in probed[0]]
+    assert [r["val"]["audio"] for r in plain[0]] != [r["val"]["audio"] for r in probed[0]]
+    first, last = (probed[0][i]["train"]["audio"]["loss"] for i in (0, -1))
+    assert last < first
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("strategy", ["vanilla", "ogm_ge", "miles", "mses", "gblend"])
+def test_mixed_precision_trains(
+    strategy: str, precision: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    overrides = (f"precision={precision}", *strategy_overrides(strategy))
+    rows, fit = trained(settings(tiny_data, tmp_path, *overrides))
+    assert rows[-1]["train"]["fused"]["loss"] < rows[0]["train"]["fused"]["loss"]
+    assert (fit.ctx.scaler is not None) == (precision == "fp16")
+    assert {p.dtype for p in fit.model.parameters()} == {torch.float32}
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+class LinearOnly(Strategy):
+    """A strategy defined for linear fusions of one label a sample."""
+
+    needs: ClassVar[Needs] = Needs(fusions=frozenset({"concat", "sum"}), tasks=frozenset({"x"}))
+
+    def __init__(self) -> None:
+        self.__post_init__()
+
+
+@pytest.mark.parametrize(
+    "dataset, overrides, words",
+    [
+        ("tiny_three", ("fusion=film",), ("fusion film", "2 modalities", "3 (image, audio, text)")),
+        ("tiny_three", ("fusion=gated",), ("fusion gated", "tiny_three")),
+        (
+            "tiny",
+            ("fusion=film", "strategy._target_=test_contract.LinearOnly"),
+            ("strategy linear", "not defined for fusion=film", "concat, sum"),
+        ),
+        (
+            "tiny",
+            ("fusion=sum", "strategy._target_=test_contract.LinearOnly"),
+            ("strategy linear", "not defined for multiclass data sets such as tiny"),
+        ),
+        (
+            "tiny",
+            ("strategy=miles", "unimodal_source=probe"),
+            ("unimodal_source=probe", "strategy miles", "unimodal_source=auto"),
+        ),
+        (
+            "tiny",
+            ("strategy=unimodal", "strategy.modality=smell"),
+            ("strategy unimodal_smell", "'smell' is not one of ['image', 'audio']"),
+        ),
+    ],
+)
+def test_undefined_combinations_are_refused_with_the_reason(
+    dataset: str,
+    overrides: tuple[str, ...],
+    words: tuple[str, ...],
+    tiny_data: Path,
+    tmp_path: Path,
+) -> None:
+    runs = tmp_path / "runs"
+    if any("LinearOnly" in o for o in overrides):
+        overrides = ("strategy=vanilla", "strategy.name=linear", *overrides)
+    config = settings(tiny_data, runs, *overrides, dataset=dataset)
+    with pytest.raises(UserError) as refusal:
+        run(config, "test")
+    text = str(refusal.value)
+    assert all(word in text for word in words), text
+    assert "\n" not in text
+    assert not runs.exists()  # before anything was begun
+
+
+def test_a_misspelt_hook_is_an_error() -> None:
+    with pytest.raises(TypeError, match=r"on_epoch_ended is not a hook .* on_epoch_end, "):
+        type("Typo", (Strategy,), {"on_epoch_ended": lambda self, ctx: None})
+    type("Fine", (Strategy,), {"on_epoch_end": lambda self, ctx, train, val: None})
