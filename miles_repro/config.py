@@ -132,12 +132,22 @@ def load(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
         UserError: a value of the wrong type or range, an unprepared data set, no records where
             the configuration refers to some.
     """
+    return complete(resolve(composed), overrides)
+
+
+def resolve(composed: DictConfig) -> dict[str, Any]:
+    """What Hydra composed, as plain values."""
     try:
         raw: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
             composed, resolve=True, throw_on_missing=True
         )
     except OmegaConfBaseException as e:
         raise UserError(f"configuration: {str(e).splitlines()[0]}") from None
+    return raw
+
+
+def complete(raw: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """As :func:`load`, from the plain values, which it changes."""
     raw.pop("experiment", None)
     spaces = trials.search_spaces(raw)
     fixed = {o.lstrip("+").split("=", 1)[0] for o in overrides}

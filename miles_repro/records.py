@@ -21,7 +21,8 @@ from filelock import FileLock, Timeout
 
 from miles_repro.errors import UserError
 
-SUMMARY, ROWS, LAST, ERROR, LOCK = "summary.json", "metrics.jsonl", "last.pt", "error.txt", ".lock"
+CONFIG, ROWS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
+LAST, ERROR, LOCK = "last.pt", "error.txt", ".lock"
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
@@ -116,7 +117,7 @@ class RunRecord:
             path.unlink(missing_ok=True)
 
     def write_config(self, identity: dict[str, Any]) -> None:
-        write_atomic(self.folder / "config.json", to_json(identity, indent=1) + "\n")
+        write_atomic(self.folder / CONFIG, to_json(identity, indent=1) + "\n")
 
     def rewrite_rows(self, rows: Iterable[dict[str, Any]]) -> None:
         write_atomic(self.folder / ROWS, "".join(to_json(row) + "\n" for row in rows))
@@ -173,7 +174,7 @@ def run_folders(root: Path) -> Iterator[Path]:
     if not root.is_dir():
         return
     names = sorted(os.scandir(root), key=lambda e: e.name)
-    if any(e.name in (SUMMARY, "config.json", ROWS, ERROR) for e in names):
+    if any(e.name in (SUMMARY, CONFIG, ROWS, ERROR) for e in names):
         yield root
         return
     for entry in names:

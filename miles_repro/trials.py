@@ -56,17 +56,38 @@ def fill_in(raw: dict[str, Any], spaces: Mapping[str, Any]) -> None:
             group, name = key.split(".", 1)
             raw[group][name] = draw(space, *cell, key, raw["trial"])
     if raw["strategy"].get("rates") == "records":
-        raw["strategy"]["rates"] = _best_rates(raw)
+        raw["strategy"]["rates"] = best_rates(raw)
 
 
 def _winner(raw: dict[str, Any], cell: tuple[str, str, str]) -> int:
     from miles_repro.selection import best_trial
 
-    folder = Path(raw["runtime"]["runs_dir"]).joinpath(*cell)
-    return best_trial(load_summaries(folder), *cell, raw["budget"]["name"])
+    records = load_summaries(Path(raw["runtime"]["runs_dir"]).joinpath(*cell))
+    budget = raw["budget"]["name"]
+    if raw["strategy"].get("source") == "train":
+        return _winner_on_training_metrics(records, cell, budget)
+    return best_trial(records, *cell, budget)
 
 
-def _best_rates(raw: dict[str, Any]) -> dict[str, float]:
+def _winner_on_training_metrics(
+    records: list[dict[str, Any]], cell: tuple[str, str, str], budget: str
+) -> int:
+    """The paper's Table VI: scheduled by training metrics, re-tuned, so with its own winner."""
+    from miles_repro.selection import select, source
+
+    own = [
+        r for r in records if source(r) == "train" and r["budget"] == budget and not r["pinned"]
+    ]
+    if not own:
+        raise UserError(
+            f"no finished run of {' '.join(cell)} with strategy.source=train budget={budget} to "
+            "choose the best trial from: run its trials first"
+        )
+    return select(own)[0].trial
+
+
+def best_rates(raw: dict[str, Any]) -> dict[str, float]:
+    """The best unimodal learning rates (modality -> rate) in the records, by validation."""
     from miles_repro.selection import best_unimodal_lr
 
     dataset, budget = raw["dataset"]["name"], raw["budget"]["name"]
