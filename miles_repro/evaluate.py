@@ -33,31 +33,34 @@ def cat_logits(outputs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def predict(
-    model: Multimodal, part: Part, batch_size: int, noise: tuple[str, float, int] | None = None
-) -> Prediction:
-    """Run the split once. ``noise`` = (modality, standard deviations, seed) disturbs its input."""
+def predict(model: Multimodal, part: Part, batch_size: int) -> Prediction:
+    """Run the split once."""
     model.eval()
-    generator = torch.Generator()
-    if noise:
-        batch_size = NOISE_BATCH
-        generator.manual_seed(noise[2])
     logits: list[dict[str, Tensor]] = []
     features: list[dict[str, Tensor]] = []
     for x, _ in part.batches(torch.arange(len(part)), batch_size):
-        if noise:
-            m, level, _ = noise
-            draw = torch.randn(x[m].shape, generator=generator).to(x[m].device)
-            x = {**x, m: x[m] + level * draw}
         out = model(x)
         logits.append({"fused": out.fused, **out.unimodal})
         features.append(out.features)
     return Prediction(cat_logits(logits), cat_logits(features))
 
 
+@torch.inference_mode()
+def noisy_feature(model: Multimodal, part: Part, modality: str, level: float, seed: int) -> Tensor:
+    """Feature (N, d) of ``modality`` with noise of ``level`` standard deviations on its input."""
+    model.eval()
+    generator = torch.Generator().manual_seed(seed)
+    features: list[Tensor] = []
+    for x, _ in part.batches(torch.arange(len(part)), NOISE_BATCH, only=modality):
+        draw = torch.randn(x[modality].shape, generator=generator).to(x[modality].device)
+        features.append(model.encoders[modality](x[modality] + level * draw))
+    return torch.cat(features)
+
+
 def score(task: Task, logits: dict[str, Tensor], y: Tensor) -> dict[str, Score]:
-    """Scores of ``fused`` and every modality."""
-    return {k: task.score(v, y) for k, v in logits.items()}
+    """Scores of ``fused`` and every modality; one transfer from the device for all of them."""
+    heads, y = torch.stack(list(logits.values())).cpu(), y.cpu()
+    return {k: task.score(v, y) for k, v in zip(logits, heads, strict=True)}
 
 
 def utilization(scores: dict[str, Score]) -> dict[str, float]:
@@ -74,37 +77,32 @@ def utilization(scores: dict[str, Score]) -> dict[str, float]:
 
 @torch.inference_mode()
 def robustness(
-    model: Multimodal,
-    task: Task,
-    val: Prediction,
-    test: Part,
-    predicted: Prediction,
-    batch_size: int,
-    seed: int,
+    model: Multimodal, task: Task, val: Prediction, test: Part, predicted: Prediction, seed: int
 ) -> dict[str, Any]:
     """``missing`` and ``noise`` of the run record, on the test split.
 
     A missing modality's feature is replaced by zero, or by its mean over the validation set.
-    Token ids take no noise, so such a modality has no ``noise`` entry.
+    Token ids take no noise, so such a modality has no ``noise`` entry. Only what differs from
+    ``predicted`` is computed: one encoder for noise, none for a missing modality.
     """
+
+    def with_feature(m: str, z: Tensor) -> Score:
+        return task.score(model.fusion({**predicted.features, m: z}), test.labels)
+
     missing: dict[str, dict[str, Score]] = {}
     noise: dict[str, dict[str, Score]] = {}
+    if len(predicted.features) == 1:
+        return {"missing": missing, "noise": noise}
+    sample, _ = test.batch(torch.arange(1))
     for m, z in predicted.features.items():
-        if len(predicted.features) == 1:
-            break
-        fill = {"zero": torch.zeros_like(z), "mean": val.features[m].mean(0).expand_as(z)}
         missing[m] = {
-            kind: task.score(model.fusion({**predicted.features, m: value}), test.labels)
-            for kind, value in fill.items()
+            "zero": with_feature(m, torch.zeros_like(z)),
+            "mean": with_feature(m, val.features[m].mean(0).expand_as(z)),
         }
-        sample, _ = test.batch(torch.arange(1))
         if sample[m].is_floating_point():
             noise[m] = {
-                str(level): task.score(
-                    predict(
-                        model, test, batch_size, (m, level, derive(seed, "noise", m, level))
-                    ).logits["fused"],
-                    test.labels,
+                str(level): with_feature(
+                    m, noisy_feature(model, test, m, level, derive(seed, "noise", m, level))
                 )
                 for level in NOISE_LEVELS
             }

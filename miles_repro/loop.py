@@ -33,7 +33,7 @@ from torch import Tensor
 from miles_repro.data.prepared import Part
 from miles_repro.evaluate import cat_logits, predict, score, utilization
 from miles_repro.model import Multimodal
-from miles_repro.optim import build_optimizer, schedule
+from miles_repro.optim import build_optimizer, merged_groups, schedule
 from miles_repro.seeding import derive
 from miles_repro.strategies.base import Context, Strategy
 from miles_repro.tasks import Task
@@ -80,32 +80,33 @@ def train_epoch(
     probes = set(model.heads.parameters() if model.probe else ())  # must not move the rest
     clipped = [p for p in model.parameters() if p not in probes]
     generator = torch.Generator().manual_seed(derive(recipe.seed, "augment", ctx.epoch))
-    for x, y in part.batches(order, recipe.batch_size):
-        for m, augment in recipe.augment.items():
-            if m in x:
-                x[m] = augment(x[m], generator)
-        if recipe.channels_last:
-            x = {
-                m: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v
-                for m, v in x.items()
-            }
-        optimizer.zero_grad(set_to_none=True)
-        with autocast:
-            out = model.fuse(strategy.features(ctx, model.encode(x)))
-            loss = strategy.loss(ctx, out, y)
-            if model.probe:
-                loss = loss + sum(ctx.task.loss(v, y) for v in out.unimodal.values())
-            logits = {"fused": out.fused, **out.unimodal}  # before the step changes the heads
-        strategy.backward(ctx, loss, out, y)
-        if recipe.optimizer.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(clipped, recipe.optimizer.clip_norm)
-        if ctx.scaler is None:
-            optimizer.step()
-        else:
-            ctx.scaler.step(optimizer)
-            ctx.scaler.update()
-        outputs.append({k: v.detach() for k, v in logits.items()})
-        labels.append(y)
+    with merged_groups(optimizer):
+        for x, y in part.batches(order, recipe.batch_size):
+            for m, augment in recipe.augment.items():
+                if m in x:
+                    x[m] = augment(x[m], generator)
+            if recipe.channels_last:
+                x = {
+                    m: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v
+                    for m, v in x.items()
+                }
+            optimizer.zero_grad(set_to_none=True)
+            with autocast:
+                out = model.fuse(strategy.features(ctx, model.encode(x)))
+                loss = strategy.loss(ctx, out, y)
+                if model.probe:
+                    loss = loss + sum(ctx.task.loss(v, y) for v in out.unimodal.values())
+                logits = {"fused": out.fused, **out.unimodal}  # before the step changes the heads
+            strategy.backward(ctx, loss, out, y)
+            if recipe.optimizer.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(clipped, recipe.optimizer.clip_norm)
+            if ctx.scaler is None:
+                optimizer.step()
+            else:
+                ctx.scaler.step(optimizer)
+                ctx.scaler.update()
+            outputs.append({k: v.detach() for k, v in logits.items()})
+            labels.append(y)
     return cat_logits(outputs), torch.cat(labels)
 
 

@@ -1,7 +1,7 @@
-"""Metrics of predictions, as pure functions of NumPy arrays (scikit-learn does the counting).
+"""Metrics of predictions, as pure functions of NumPy arrays. Each is a fraction in [0, 1].
 
-scikit-learn rather than torchmetrics: same numbers, a quarter of the import time, and sample-wise
-F1. Every metric is a fraction in [0, 1].
+Counted here, in whole arrays: the usual libraries give the same numbers (a test compares them) but
+cost two seconds of import a process and milliseconds a call, in every epoch.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """Share of rows of ``logits`` (N, C) whose largest entry is at ``labels`` (N,)."""
-    from sklearn.metrics import accuracy_score
-
-    return float(accuracy_score(labels, logits.argmax(axis=1)))
+    return float((logits.argmax(axis=1) == labels).mean())
 
 
 def multilabel_f1(
@@ -24,15 +22,22 @@ def multilabel_f1(
 
     A label is predicted where sigmoid(logit) > ``threshold``. A class or sample without any
     positive counts as F1 = 0 where it has a false positive and is undefined otherwise (taken
-    as 0, scikit-learn's ``zero_division``). Returns f1_micro, f1_macro, f1_weighted, f1_samples.
+    as 0). Returns f1_micro, f1_macro, f1_weighted, f1_samples.
     """
-    from sklearn.metrics import f1_score
-
     predicted = logits > np.log(threshold / (1.0 - threshold))
     truth = labels.astype(bool)
+    hits = predicted & truth
+
+    def f1(axis: int | None) -> NDArray[np.float64]:
+        marked = predicted.sum(axis) + truth.sum(axis)
+        return np.asarray(2 * hits.sum(axis) / np.maximum(marked, 1))
+
+    per_class, support = f1(0), truth.sum(0)
     return {
-        f"f1_{average}": float(f1_score(truth, predicted, average=average, zero_division=0))
-        for average in ("micro", "macro", "weighted", "samples")
+        "f1_micro": float(f1(None)),
+        "f1_macro": float(per_class.mean()),
+        "f1_weighted": float(per_class @ support / max(support.sum(), 1)),
+        "f1_samples": float(f1(1).mean()),
     }
 
 

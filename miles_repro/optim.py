@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -38,6 +40,26 @@ def build_optimizer(
         weight_decay=config.weight_decay,
         fused=fused,
     )
+
+
+@contextmanager
+def merged_groups(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Within, groups that share all settings are one: a fused step costs one call a group.
+
+    The groups differ in their rate at most, mostly not even in that. A step treats every
+    parameter by itself, so no number changes; the optimizer's state belongs to parameters.
+    """
+    named = optimizer.param_groups
+    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for group in named:
+        settings = {k: v for k, v in group.items() if k not in ("params", "name")}
+        same = merged.setdefault(tuple(settings.values()), {"params": [], **settings})
+        same["params"] += group["params"]
+    optimizer.param_groups = list(merged.values())
+    try:
+        yield
+    finally:
+        optimizer.param_groups = named
 
 
 def schedule(config: OptimizerConfig, epoch: int, epochs: int) -> float:

@@ -215,7 +215,7 @@ def _results(config: Config, fit: Fit, history: list[dict[str, Any]], test: Any)
         "test": test_scores,
         "gap": gap(test_scores, config.dataset.strong, config.dataset.weak),
         "utilization": {"val": utilization(val_scores), "test": utilization(test_scores)},
-        **robustness(fit.model, fit.task, val, test, predicted, size, config.seed),
+        **robustness(fit.model, fit.task, val, test, predicted, config.seed),
     }
 
 

@@ -85,7 +85,8 @@ class PreparedData:
 
 
 class Part:
-    """One split. Small ones live on the device as float32; large ones stay memory-mapped.
+    """One split: on the device as float32 where that fits, else there as stored (a CPU gains
+    nothing from that copy), else memory-mapped.
 
     Where a batch comes from never changes its values: normalisation is the same element-wise
     (float(x) - mean) / std on the device.
@@ -107,43 +108,56 @@ class Part:
             m: tuple(torch.from_numpy(np.asarray(s, np.float32)).to(device) for s in pair)
             for m, pair in stats.items()
         }
-        values = sum(len(rows) * int(np.prod(a.shape[1:])) for a in arrays.values())
         self._resident: dict[str, Tensor] | None = None
-        if 4 * values <= resident_mb * 2**20:
-            self._resident = {
-                m: self._ready(m, torch.from_numpy(a[rows])) for m, a in arrays.items()
-            }
+        self._resident_as_stored = False
+        sizes = [(len(rows) * int(np.prod(a.shape[1:])), a.itemsize) for a in arrays.values()]
+        if sum(n * 4 for n, _ in sizes) <= resident_mb * 2**20:
+            self._resident = {m: self._ready(m, self._moved(a[rows])) for m, a in arrays.items()}
+        elif device.type != "cpu" and sum(n * b for n, b in sizes) <= resident_mb * 2**20:
+            self._resident = {m: self._moved(a[rows]) for m, a in arrays.items()}
+            self._resident_as_stored = True
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def batch(self, index: Tensor) -> Batch:
-        """Samples ``index`` (B,) of this split: modality -> (B, ...) float32, and labels."""
-        at = index.to(self.device)
-        y = self.labels.index_select(0, at)
-        if self._resident is not None:
-            return {m: a.index_select(0, at) for m, a in self._resident.items()}, y
-        rows = self._rows[index.numpy()]
-        return {m: self._ready(m, torch.from_numpy(a[rows])) for m, a in self._arrays.items()}, y
+    def batch(self, index: Tensor, only: str | None = None) -> Batch:
+        """Samples ``index`` (B,) of this split: modality -> (B, ...) float32, and labels.
 
-    def batches(self, order: Tensor, size: int) -> Iterator[Batch]:
-        """Batches of ``size`` in the given order, the last one smaller; nothing is dropped."""
-        chunks = order.split(size)
+        ``only``: leave the other modalities out.
+        """
+        names = self._arrays if only is None else (only,)
+        at = index.to(self.device)
         if self._resident is not None:
-            yield from map(self.batch, chunks)
+            x = {m: self._resident[m].index_select(0, at) for m in names}
+        else:
+            rows = self._rows[index.numpy()]
+            x = {m: self._moved(self._arrays[m][rows]) for m in names}
+        if self._resident is None or self._resident_as_stored:
+            x = {m: self._ready(m, v) for m, v in x.items()}
+        return x, self.labels.index_select(0, at)
+
+    def batches(self, order: Tensor, size: int, only: str | None = None) -> Iterator[Batch]:
+        """Batches of ``size`` in the given order, the last one smaller; nothing is dropped."""
+        if self._resident is not None:
+            for chunk in order.to(self.device).split(size):
+                yield self.batch(chunk, only)
             return
+        chunks = order.split(size)
         with ThreadPoolExecutor(1) as reader:  # read the next batch while this one is used
-            coming = reader.submit(self.batch, chunks[0])
+            coming = reader.submit(self.batch, chunks[0], only)
             for chunk in chunks[1:]:
                 batch = coming.result()
-                coming = reader.submit(self.batch, chunk)
+                coming = reader.submit(self.batch, chunk, only)
                 yield batch
             yield coming.result()
 
-    def _ready(self, modality: str, x: Tensor) -> Tensor:
+    def _moved(self, rows: NDArray[Any]) -> Tensor:
+        x = torch.from_numpy(rows)
         if self.device.type == "cuda":
             x = x.pin_memory()
-        x = x.to(self.device, non_blocking=True)
+        return x.to(self.device, non_blocking=True)
+
+    def _ready(self, modality: str, x: Tensor) -> Tensor:
         if modality in self._stats:
             mean, std = self._stats[modality]
             return x.to(torch.float32).sub_(mean).div_(std)

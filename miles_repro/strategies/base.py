@@ -154,14 +154,14 @@ class Strategy:
 
 def weighted_loss(task: Task, out: Output, y: Tensor, weights: Mapping[str, float]) -> Tensor:
     """Sum of w_k L_k over ``fused`` and modalities; a term of weight zero is not computed."""
-    terms = [
-        w * task.loss(out.fused if k == "fused" else out.unimodal[k], y)
-        for k, w in weights.items()
-        if w != 0
-    ]
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
+    total: Tensor | None = None
+    for k, w in weights.items():
+        if w == 0:
+            continue
+        term = task.loss(out.fused if k == "fused" else out.unimodal[k], y)
+        term = term if w == 1 else w * term
+        total = term if total is None else total + term
+    assert total is not None
     return total
 
 
