@@ -190,3 +190,27 @@ def test_sync_can_take_runs_that_had_no_tracker(server: WandbServer, tmp_path: P
     (run,) = server.runs.values()
     assert run.project == "late"
     assert_complete(run, 0, 4)
+
+
+REPEAT = """
+import json, sys
+from pathlib import Path
+from miles_repro import tracking
+run_dir = Path(sys.argv[1])
+summary = json.loads((run_dir / "summary.json").read_text())
+tracking.repeat({"name": "wandb", "project": "demo", "mode": "auto"}, summary, run_dir)
+"""
+
+
+def test_a_sweep_that_meets_a_finished_record_gets_its_result(
+    server: WandbServer, tmp_path: Path
+) -> None:
+    track(environment(None), root=tmp_path, config={"name": "none"})
+    command = [sys.executable, "-c", REPEAT, str(folder(tmp_path, 0))]
+    subprocess.run(command, env=environment(server), check=True)
+    assert server.runs == {}
+    agent = {"WANDB_SWEEP_ID": "sweep1", "WANDB_RUN_ID": "trial7"}
+    subprocess.run(command, env=environment(server) | agent, check=True)
+    (run,) = server.runs.values()
+    assert (run.name, run.fields["sweep"]) == ("trial7", "sweep1")
+    assert_complete(run, 0, 4)

@@ -118,7 +118,7 @@ def log_tables(
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    """One header line of strings, and the index as columns where it has names."""
+    """One header line of strings, the index as columns where it has names, None for gaps."""
     named = [name for name in table.index.names if name is not None]
     plain = table.reset_index() if named else table.copy()
     plain.columns = [
@@ -127,7 +127,7 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
         else str(column)
         for column in list[Any](plain.columns)
     ]
-    return plain
+    return plain.astype(object).where(plain.notna(), None)
 
 
 def _content_hash(tables: dict[str, pd.DataFrame]) -> str:

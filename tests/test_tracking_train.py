@@ -1,0 +1,159 @@
+"""The W&B mirror under train.py: same numbers, same time, killed runs, sweeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support import lasting, rows_without_time
+from wandb_client import REPO, environment, offline_file, python, read_offline
+from wandb_server import KEY, WandbServer
+
+from miles_repro import records
+from miles_repro.tracking import mirror
+from miles_repro.tracking.connection import FINISH_SECONDS, INIT_SECONDS, PROBE_SECONDS
+
+pytestmark = pytest.mark.slow
+ALLOWED_SECONDS = PROBE_SECONDS + INIT_SECONDS + FINISH_SECONDS + 5
+
+
+@pytest.fixture
+def server() -> Iterator[WandbServer]:
+    with WandbServer() as running:
+        yield running
+
+
+def overrides(data_dir: Path, runs_dir: Path, *more: str) -> list[str]:
+    return [
+        f"hydra.searchpath=[file://{REPO / 'tests' / 'conf'}]",
+        "dataset=tiny",
+        f"runtime.data_dir={data_dir}",
+        f"runtime.runs_dir={runs_dir}",
+        "runtime.device=cpu",
+        "tracker.project=demo",
+        *more,
+    ]
+
+
+def train(env: dict[str, str], *args: str) -> tuple[str, float]:
+    begin = time.monotonic()
+    done = python("train.py", *args, env=env, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr, time.monotonic() - begin
+
+
+def only_run(runs_dir: Path) -> tuple[Path, dict[str, Any]]:
+    (run_dir,) = records.run_folders(runs_dir)
+    summary = records.read_summary(run_dir)
+    assert summary is not None
+    return run_dir, summary
+
+
+@pytest.mark.parametrize(
+    "behaviour", [{}, {"delay": 5.0}, {"status": 500}, {"good": 4, "status": 500}], ids=str
+)
+def test_numbers_and_time_do_not_depend_on_wandb(
+    server: WandbServer, tiny_data: Path, tmp_path: Path, behaviour: dict[str, Any]
+) -> None:
+    plain_args = overrides(tiny_data, tmp_path / "plain", "epochs=3", "tracker.mode=disabled")
+    _, plain_seconds = train(environment(None), *plain_args)
+    server.behave(**behaviour)
+    args = overrides(tiny_data, tmp_path / "tracked", "epochs=3")
+    output, seconds = train(environment(server), *args)
+    plain_dir, plain = only_run(tmp_path / "plain")
+    tracked_dir, tracked = only_run(tmp_path / "tracked")
+    assert lasting(tracked) == lasting(plain)
+    assert rows_without_time(tracked_dir) == rows_without_time(plain_dir)
+    assert seconds < 1.1 * plain_seconds + ALLOWED_SECONDS
+    assert KEY not in output
+    for path in (p for p in tmp_path.rglob("*") if p.is_file()):
+        assert KEY.encode() not in path.read_bytes(), path
+    if not behaviour:
+        (run,) = server.runs.values()
+        assert run.name == tracked["run_id"]
+        assert run.history == [mirror.history_row(row) for row in records.load_rows(tracked_dir)]
+        assert mirror.record_of(run.summary) == tracked
+        assert run.values["strategy/tau"] == tracked["config"]["strategy"]["tau"]
+
+
+def test_a_multirun_makes_one_wandb_run_per_job(tiny_data: Path, tmp_path: Path) -> None:
+    """20 jobs in one process, offline, without a terminal or a home directory."""
+    args = overrides(tiny_data, tmp_path, "epochs=1", "seed=range(0,20)", "hydra/launcher=basic")
+    output, _ = train(environment(None), "-m", *args)
+    folders = list(records.run_folders(tmp_path))
+    assert len(folders) == 20
+    assert output.count("tracker:") == 1
+    for run_dir in folders:
+        summary = records.read_summary(run_dir)
+        assert summary is not None
+        read = read_offline(offline_file(run_dir))
+        assert read["run"].run_id == summary["run_id"] == run_dir.name
+        assert read["config"]["seed"] == summary["seed"]
+        assert mirror.record_of(read["summary"]) == summary
+
+
+def test_a_killed_run_goes_on_in_the_same_wandb_run(
+    server: WandbServer, tiny_data: Path, tmp_path: Path
+) -> None:
+    args = overrides(tiny_data, tmp_path, "epochs=400")
+    command = [sys.executable, "train.py", *args]
+    with subprocess.Popen(command, env=environment(server), cwd=REPO) as process:
+        deadline = time.monotonic() + 120
+        run = None
+        while time.monotonic() < deadline and (run is None or len(run.lines) < 4):
+            run = next(iter(server.runs.values()), None)
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    assert run is not None
+    assert 3 < len(run.lines) < 400
+    train(environment(server), *args)
+    assert list(server.runs.values()) == [run]
+    run_dir, summary = only_run(tmp_path)
+    assert run.history == [mirror.history_row(row) for row in records.load_rows(run_dir)]
+    assert [row["epoch"] for row in run.history] == list(range(1, 401))
+    assert mirror.record_of(run.summary) == summary
+    assert run.state == "finished"
+
+
+def test_wandb_sweep_and_agent_drive_train_py(
+    server: WandbServer, tiny_data: Path, tmp_path: Path
+) -> None:
+    sweep = yaml.safe_load((REPO / "scripts/wandb_sweep.yaml").read_text())
+    hydra_overrides = overrides(tiny_data, tmp_path / "runs", "epochs=1")
+    fixed = [a for a in sweep["command"] if not a.startswith(("dataset=", "${args"))]
+    sweep["command"] = [*fixed, *hydra_overrides, "${args_no_hyphens}"]
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(sweep))
+    server.trials = [dict.fromkeys(sweep["parameters"], value) for value in (0.1, 0.2)]
+    env = environment(server) | {"WANDB_DIR": str(tmp_path)}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    for args in (["sweep", "--project", "demo", str(path)], ["agent", "lab/demo/sweep1"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "wandb", *args],
+            env=env,
+            cwd=REPO,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert server.unknown == []
+    summaries = {s["config"]["strategy"]["tau"]: s for s in records.load_summaries(tmp_path)}
+    assert list(server.runs) == ["trial1", "trial0"]
+    for run, value in zip(server.runs.values(), (0.1, 0.2), strict=True):
+        summary = summaries[value]
+        assert summary["config"]["optimizer"]["lr"] == summary["config"]["strategy"]["mu"] == value
+        assert run.fields["sweep"] == "sweep1"
+        assert run.values["run_id"] == summary["run_id"]
+        assert run.summary["val/fused/metric"] == summary["val"]["fused"]["metric"]
+        assert json.loads(run.summary["record"]) == summary
