@@ -19,7 +19,7 @@ from miles_repro.strategies.base import Context, Strategy, hyperparameters
 def dropped(n: int, modalities: int, p: float, generator: torch.Generator) -> Tensor:
     """Index of the modality each of ``n`` samples loses, (n,) int64; ``modalities`` = none."""
     u = torch.rand(n, generator=generator)
-    return torch.clamp((u / p).long(), max=modalities)
+    return torch.clamp(u / p, max=modalities).long()
 
 
 @hyperparameters

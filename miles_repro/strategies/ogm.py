@@ -89,7 +89,8 @@ class OGM(Strategy):
 
     def modulate(self, ctx: Context, grads: list[Tensor], k: Tensor) -> None:
         """In place: grad <- k grad."""
-        torch._foreach_mul_(grads, k)
+        if grads:
+            torch._foreach_mul_(grads, k)
 
     def _scores(self, ctx: Context, out: Output, y: Tensor) -> Tensor:
         score = ctx.task.confidence
