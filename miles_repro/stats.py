@@ -24,7 +24,10 @@ BOOTSTRAP_MIN = 8
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean with its confidence interval; low and high are None where none exists (n = 1)."""
+    """Mean with its confidence interval.
+
+    low and high are None where the values give none: a single one, or several without spread.
+    """
 
     mean: float
     low: float | None
@@ -43,18 +46,23 @@ class Interval:
 
 
 def mean_ci(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Mean of `values` with Student's t interval; one value has a mean and no interval.
+    """Mean of `values` with Student's t interval, where they have one.
 
     Raises ValueError for no values or a value that is not finite.
     """
     sample = _finite(values)
     n, mean = len(sample), float(sample.mean())
-    if n == 1:
-        return Interval(mean, None, None, 1)
+    if _flat(sample):
+        return Interval(mean, None, None, n)
     from scipy.special import stdtrit
 
     half = float(stdtrit(n - 1, (1 + level) / 2) * sample.std(ddof=1) / math.sqrt(n))
     return Interval(mean, mean - half, mean + half, n)
+
+
+def _flat(sample: np.ndarray) -> bool:
+    """Whether there is no spread to estimate; metrics are ratios, below 1e-9 is rounding."""
+    return bool(np.ptp(sample) < 1e-9)
 
 
 @dataclass(frozen=True)
@@ -80,23 +88,19 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired | None:
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
         return None
-    differences = np.array([a[seed] - b[seed] for seed in seeds], dtype=float)
-    # Metrics are ratios of integers: differences below 1e-9 are rounding, not effects.
-    differences = np.round(differences, 9)
-    interval = mean_ci(differences.tolist())
-    return Paired(interval, _t_test(differences), _wilcoxon(differences))
+    # Rounded, so that equal differences of ratios count as ties.
+    differences = np.round([a[seed] - b[seed] for seed in seeds], 9)
+    return Paired(mean_ci(differences.tolist()), _t_test(differences), _wilcoxon(differences))
 
 
 def _t_test(differences: np.ndarray) -> float | None:
     n = len(differences)
-    if n < 2:
-        return None
-    spread = differences.std(ddof=1)
-    if spread < 1e-9:
-        return 1.0 if abs(differences[0]) < 1e-9 else None
+    if _flat(differences):
+        return 1.0 if n > 1 and not differences.any() else None
     from scipy.special import stdtr
 
-    return float(2 * stdtr(n - 1, -abs(differences.mean()) / (spread / math.sqrt(n))))
+    error = differences.std(ddof=1) / math.sqrt(n)
+    return float(2 * stdtr(n - 1, -abs(differences.mean()) / error))
 
 
 def _wilcoxon(differences: np.ndarray) -> float | None:
@@ -123,12 +127,19 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Average ranks (1 = best) over complete blocks, with Friedman's p and Nemenyi's distance."""
+    """Ranks (1 = best) per method and block, with Friedman's p and Nemenyi's distance."""
 
-    average: dict[str, float]
-    blocks: int
+    per_block: dict[str, list[float]]
     friedman_p: float
     critical_difference: float
+
+    @property
+    def blocks(self) -> int:
+        return len(next(iter(self.per_block.values())))
+
+    @property
+    def average(self) -> dict[str, float]:
+        return {method: sum(ranks) / len(ranks) for method, ranks in self.per_block.items()}
 
 
 def average_ranks(scores: Mapping[str, Sequence[float]]) -> Ranks | None:
@@ -144,11 +155,10 @@ def average_ranks(scores: Mapping[str, Sequence[float]]) -> Ranks | None:
     from scipy.stats import friedmanchisquare, rankdata
 
     ranks = rankdata(-np.round(table, 9), axis=0)
-    blocks = table.shape[1]
     tied = bool((ranks == ranks[0]).all())  # every method equal in every block: nothing to test
     p = 1.0 if tied else float(friedmanchisquare(*ranks).pvalue)
-    average = dict(zip(methods, ranks.mean(axis=1).tolist(), strict=True))
-    return Ranks(average, blocks, p, nemenyi_cd(len(methods), blocks))
+    per_block = dict(zip(methods, ranks.tolist(), strict=True))
+    return Ranks(per_block, p, nemenyi_cd(len(methods), table.shape[1]))
 
 
 def nemenyi_cd(methods: int, blocks: int, level: float = LEVEL) -> float:
@@ -164,14 +174,12 @@ def bootstrap_ci(
 ) -> Interval:
     """Mean with its bias-corrected accelerated bootstrap interval, a function of `random_state`.
 
-    No interval below BOOTSTRAP_MIN values; a point interval where all values are equal.
+    No interval below BOOTSTRAP_MIN values, or where they have no spread.
     """
     sample = _finite(values)
     mean = float(sample.mean())
-    if len(sample) < BOOTSTRAP_MIN:
+    if len(sample) < BOOTSTRAP_MIN or _flat(sample):
         return Interval(mean, None, None, len(sample))
-    if np.ptp(sample) == 0:
-        return Interval(mean, mean, mean, len(sample))
     from scipy.stats import bootstrap
 
     interval = bootstrap(

@@ -167,6 +167,8 @@ def name_points(figure: Figure, ax: Axes, marks: Sequence[Mark]) -> None:
         pixel = figure.dpi / 72
         best, spot, lowest = (0.0, 0.0), start, math.inf
         for dx, dy in _offsets(start.width / pixel, start.height / pixel):
+            if math.hypot(dx, dy) >= lowest:
+                continue
             box = start.translated(dx * pixel, dy * pixel)
             inside = frame.containsx(box.x0) and frame.containsx(box.x1)
             inside = inside and frame.containsy(box.y0) and frame.containsy(box.y1)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+    from miles_repro.report.provenance import Origin
     from miles_repro.report.table import Sheet
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -81,42 +82,58 @@ def write_all(
     from miles_repro.report.figures import pictures
     from miles_repro.report.page import page
     from miles_repro.report.provenance import Origin
+    from miles_repro.report.table import write_text
 
     origin = Origin(command, commit, frozenset(stand_ins))
     found = studies(records)
-    sheets = all_sheets(found, command=command, commit=commit, stand_ins=stand_ins)
-    paths = [path for sheet in sheets if sheet.tables for path in sheet.write(out_dir / "tables")]
+    sheets = all_sheets(found, origin)
+    paths = _write_sheets(sheets, out_dir)
     drawn = []
     for picture in pictures(found, dynamics or {}, origin):
         files = picture.write(out_dir / "figures")
         drawn.append((picture, files[0]))
         paths += files
-    report = out_dir / "report.html"
-    report.write_text(page(found, sheets, drawn, origin), encoding="utf-8")
-    return [*paths, report]
+    return [*paths, write_text(out_dir / "report.html", page(found, sheets, drawn, origin))]
 
 
-def all_sheets(
-    found: Sequence[Study], *, command: str, commit: str, stand_ins: Collection[str] = ()
-) -> list[Sheet]:
+def write_tables(
+    records: Iterable[Record],
+    out_dir: Path,
+    *,
+    command: str,
+    commit: str,
+    stand_ins: Collection[str] = (),
+) -> list[Path]:
+    """As `write_all`, the tables only: no figure is drawn, no page written."""
+    from miles_repro.report.provenance import Origin
+
+    origin = Origin(command, commit, frozenset(stand_ins))
+    return _write_sheets(all_sheets(studies(records), origin), out_dir)
+
+
+def _write_sheets(sheets: Sequence[Sheet], out_dir: Path) -> list[Path]:
+    return [path for sheet in sheets if sheet.tables for path in sheet.write(out_dir / "tables")]
+
+
+def all_sheets(found: Sequence[Study], origin: Origin) -> list[Sheet]:
     """Every table of the report, in its order."""
     from miles_repro.report.ablations import ablation_sheet, unimodal_sheet
     from miles_repro.report.claims import claims_sheet
     from miles_repro.report.comparison import comparison_sheet, paper_sheet
     from miles_repro.report.effects import effects_sheet, rivals_sheet
-    from miles_repro.report.provenance import Origin
     from miles_repro.report.ranks import ranks_sheet
     from miles_repro.report.robustness import robustness_sheet
 
-    origin = Origin(command, commit, frozenset(stand_ins))
+    selected = [one for one in found if one.cells]  # others hold nothing but ablations
+    fused = [one for one in found if one.fusions]  # others hold unimodal models at most
     return [
         claims_sheet(found, origin),
-        *(comparison_sheet(one, origin) for one in found),
-        *(effects_sheet(one, origin) for one in found),
+        *(comparison_sheet(one, origin) for one in selected),
+        *(effects_sheet(one, origin) for one in fused),
         unimodal_sheet(found, origin),
         *(paper_sheet(number, found, origin) for number in (2, 3)),
         *(ablation_sheet(number, found, origin) for number in (4, 5, 6)),
-        *(rivals_sheet(one, origin) for one in found),
+        *(rivals_sheet(one, origin) for one in fused),
         ranks_sheet(found, origin),
-        *(robustness_sheet(one, origin) for one in found),
+        *(robustness_sheet(one, origin) for one in fused),
     ]

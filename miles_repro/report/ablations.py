@@ -121,7 +121,7 @@ def unimodal_sheet(studies: Sequence[Study], origin: Origin) -> Sheet:
             entry = Entry(side, "test metric", values(cell, side), printed, cell is not None)
             label = {"model": f"{modality} ({side})"}
             rows.append(Row(label, {"strategy": strategy}, cell, [entry]))
-        tables.append(_table(1, dataset, study, origin, rows))
+        tables.append(_table(1, heading(dataset, study, paper), dataset, study, rows))
     return Sheet("table1", "Table I: unimodal models", tables, [origin.note()])
 
 
@@ -148,9 +148,8 @@ def ablation_sheet(number: int, studies: Sequence[Study], origin: Origin) -> She
                 entries = _ablation_entries(number, dataset, study, fusion, name, cell, origin)
                 tags = {"fusion": fusion, "strategy": "miles", "setting": name}
                 rows.append(Row({parameter: name}, tags, cell, entries))
-            table = _table(number, dataset, study, origin, rows, *notes)
-            table.title = f"{table.title}, {FUSIONS[fusion]}"
-            tables.append(table)
+            head = heading(dataset, study, origin.in_paper(dataset), fusion)
+            tables.append(_table(number, head, dataset, study, rows, *notes))
     return Sheet(f"table{number}", title, tables, [origin.note()])
 
 
@@ -186,14 +185,13 @@ def _ablation_entries(
 
 def _table(
     number: int,
+    title: str,
     dataset: str,
     study: Study | None,
-    origin: Origin,
     rows: Sequence[Row],
     *notes: str,
 ) -> Table:
     paper = any(entry.printed for row in rows for entry in row.entries)
-    title = heading(dataset, study, origin.in_paper(dataset))
     tags = {"table": number, **study_tags(dataset, study)}
     table = entry_table(title, rows, tags, paper=paper)
     table.notes = result_notes(table, rows, *notes, paper=paper)

@@ -191,7 +191,8 @@ def claims_sheet(studies: Sequence[Study], origin: Origin) -> Sheet:
                         "numbers": finding.numbers,
                     }
                 )
-        tables.append(table)
+        if table.rows:
+            tables.append(table)
     return Sheet("claims", "Claims", tables, [origin.note()])
 
 

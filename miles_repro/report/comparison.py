@@ -72,12 +72,13 @@ def place(study: Study) -> str:
     return f"{dataset_label(study.dataset)}, budget {study.budget}"
 
 
-def heading(dataset: str, study: Study | None, paper: bool) -> str:
-    """Data set, budget and metric; says where there is nothing of the paper to compare with."""
+def heading(dataset: str, study: Study | None, paper: bool, fusion: str = "") -> str:
+    """Data set, budget, metric; says where there is nothing of the paper to compare with."""
+    end = f", {FUSIONS[fusion]}" if fusion else ""
     if study is None:
-        return f"{dataset_label(dataset)}: {NOT_RUN}"
-    remark = "" if paper else "; stand-in data, no paper value"
-    return f"{place(study)}, {metric_label(study)}{remark}"
+        return f"{dataset_label(dataset)}{end}: {NOT_RUN}"
+    remark = "" if paper else " (not the paper's data: no paper value)"
+    return f"{place(study)}, {metric_label(study)}{end}{remark}"
 
 
 def measure_head(name: str, study: Study | None) -> str:

@@ -92,7 +92,7 @@ def entry_table(title: str, rows: Sequence[Row], tags: dict[str, Any], *, paper:
     line of the CSV file."""
     leads: list[Column] = [("", label) for label in rows[0].labels]
     middle = [column for entry in rows[0].entries for column in entry.columns(paper)]
-    table = Table(title, [*leads, *middle, ("", "n"), ("", "trials")])
+    table = Table(title, [*leads, *middle, ("", "n"), ("", "trials")], leads=len(leads))
     for row in rows:
         texts: dict[Column, str] = {("", name): text for name, text in row.labels.items()}
         if row.cell:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from miles_repro.plots import canvas, comparison, dynamics
 from miles_repro.plots.canvas import BLACK, BLUE, RED, Line
 from miles_repro.plots.comparison import Point, Track
+from miles_repro.records import disk_errors
 from miles_repro.report.ablations import MU, TAU, curve
 from miles_repro.report.comparison import place
 from miles_repro.report.measures import interval, values
@@ -43,7 +44,8 @@ class Picture:
     figure: Figure
 
     def write(self, folder: Path) -> list[Path]:
-        return canvas.save(self.figure, folder / self.name)
+        with disk_errors(folder):
+            return canvas.save(self.figure, folder / self.name)
 
 
 def shown_runs(studies: Sequence[Study]) -> list[Record]:
@@ -73,9 +75,9 @@ def pictures(studies: Sequence[Study], rows: Rows, origin: Origin) -> list[Pictu
 
 
 def _ranks(title: str, average: Ranks) -> Picture:
-    named = {strategy_label(name): rank for name, rank in average.average.items()}
+    named = {strategy_label(name): found for name, found in average.per_block.items()}
     figure = comparison.critical_difference(
-        replace(average, average=named), title=f"Average ranks: {title}"
+        replace(average, per_block=named), title=f"Average ranks: {title}"
     )
     caption = (
         f"{title}: average rank by fused test metric; a bar joins strategies that Nemenyi's test "

@@ -32,7 +32,7 @@ th,td{padding:.3rem .6rem;text-align:right;white-space:nowrap}
 th{background:#f3f4f6;font-weight:600}
 tbody tr{background:#fff}
 tbody tr:nth-child(even){background:#f8f8f8}
-th:first-child,td:first-child,.prose td,.prose th{text-align:left}
+th:first-child,td:first-child,.leads2 td:nth-child(2),.prose td,.prose th{text-align:left}
 .numbers td:first-child{position:sticky;left:0;background:inherit}
 .prose td{white-space:normal;min-width:7rem;vertical-align:top}
 .prose td:nth-child(n+3){min-width:15rem}

@@ -13,7 +13,7 @@ from miles_repro.selection import Cell, Record, Study
 INTERVAL_NOTE = (
     "Percent on the test set: mean ± 95 % confidence interval over n training seeds (Student t; "
     "one fixed test set, so the interval speaks of retraining). Best epoch, and best of the "
-    "trials, chosen by fused validation metric."
+    "trials, chosen by fused validation metric. No CI: a single seed, or seeds without spread."
 )
 
 
@@ -38,7 +38,7 @@ class Origin:
 def runs_note(runs: Sequence[Record]) -> str:
     """`78 runs, seeds 0, 1, 2; code at commit abc1234; cost 0.2 h wall, 0.2 h CPU.`"""
     seeds = ", ".join(map(str, sorted({run["seed"] for run in runs})))
-    return f"{len(runs)} runs, seeds {seeds}; code at {commits(runs)}; cost {cost_text(runs)}."
+    return f"{plural(len(runs))}, seeds {seeds}; code at {commits(runs)}; cost {cost_text(runs)}."
 
 
 def commits(runs: Iterable[Record]) -> str:
@@ -79,7 +79,11 @@ def duration(seconds: float) -> str:
 def left_out_notes(study: Study) -> list[str]:
     """One line per reason why finished runs do not take part, none where all do."""
     reasons = Counter(study.left_out.values())
-    return [f"Left out: {count} runs ({reason})." for reason, count in sorted(reasons.items())]
+    return [f"Left out: {plural(count)} ({reason})." for reason, count in sorted(reasons.items())]
+
+
+def plural(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
 
 
 def cell_data(cell: Cell | None) -> dict[str, Any]:

@@ -9,7 +9,10 @@ from miles_repro.report.names import dataset_label, strategy_label, strategy_ord
 from miles_repro.report.provenance import Origin
 from miles_repro.report.table import Sheet, Table, show_p
 from miles_repro.selection import Study, is_unimodal
-from miles_repro.stats import Ranks, average_ranks
+from miles_repro.stats import BOOTSTRAP_MIN, Ranks, average_ranks, bootstrap_ci
+
+BOOTSTRAP_SEED = 0
+NO_CI = "no CI"
 
 
 def ranks(studies: Sequence[Study]) -> Ranks | None:
@@ -63,17 +66,22 @@ def ranks_sheet(studies: Sequence[Study], origin: Origin) -> Sheet:
 
 
 def _table(title: str, group: Sequence[Study], found: Ranks, origin: Origin) -> Table:
-    name, rank = ("", "strategy"), ("", "average rank")
-    table = Table(title, [name, rank])
+    name, rank, spread = ("", "strategy"), ("", "average rank"), ("", "95 % interval")
+    table = Table(title, [name, rank, spread])
     distance = found.critical_difference
     for strategy, average in sorted(found.average.items(), key=lambda pair: pair[1]):
-        table.rows.append({name: strategy_label(strategy), rank: f"{average:.2f}"})
+        interval = bootstrap_ci(found.per_block[strategy], random_state=BOOTSTRAP_SEED)
+        between = NO_CI if interval.low is None else f"{interval.low:.2f} to {interval.high:.2f}"
+        texts = (strategy_label(strategy), f"{average:.2f}", between)
+        table.rows.append(dict(zip(table.columns, texts, strict=True)))
         table.data.append(
             {
                 "table": "ranks",
                 "group": title,
                 "strategy": strategy,
                 "average_rank": round(average, 4),
+                "ci_low": interval.low,
+                "ci_high": interval.high,
                 "blocks": found.blocks,
                 "friedman_p": found.friedman_p,
                 "critical_difference": round(distance, 4),
@@ -84,6 +92,7 @@ def _table(title: str, group: Sequence[Study], found: Ranks, origin: Origin) -> 
         f"1 = best; {found.blocks} blocks: {kind}.",
         f"Friedman p {show_p(found.friedman_p)}. Ranks closer than {distance:.2f} are not "
         "separated (Nemenyi, 5 %).",
+        f"Interval: BCa bootstrap over blocks (seed {BOOTSTRAP_SEED}), from {BOOTSTRAP_MIN} on.",
         origin.note(),
     ]
     return table

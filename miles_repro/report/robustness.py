@@ -21,7 +21,8 @@ def robustness_sheet(study: Study, origin: Origin) -> Sheet:
     runs = [run for key in keys for run in study.cells[key].runs]
     readers = _readers(runs)
     leads: list[Column] = [("", "strategy"), ("", "fusion")]
-    table = Table(heading(study.dataset, study, True), [*leads, *readers, ("", "n")])
+    title = heading(study.dataset, study, True)
+    table = Table(title, [*leads, *readers, ("", "n")], leads=len(leads))
     for fusion, strategy in keys:
         cell = study.cells[fusion, strategy]
         row = {leads[0]: strategy_label(strategy), leads[1]: fusion, ("", "n"): str(len(cell.runs))}

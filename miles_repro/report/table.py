@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miles_repro.records import disk_errors, write_atomic
 from miles_repro.report.names import NOT_RUN
 from miles_repro.stats import Interval
 
@@ -27,7 +28,7 @@ class Table:
     """Display strings by row, the notes that belong under them, and the same numbers tidy.
 
     rows: column -> text (absent = none); bold: (row index, column); data: rows of the CSV file;
-    prose: cells are sentences, to be wrapped.
+    leads: how many columns on the left are names; prose: cells are sentences, to be wrapped.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     bold: set[tuple[int, Column]] = field(default_factory=set)
     data: list[dict[str, Any]] = field(default_factory=list)
+    leads: int = 1
     prose: bool = False
 
     def cells(
@@ -68,7 +70,8 @@ class Table:
         import pandas as pd
 
         frame = pd.DataFrame(self.cells(mark=("**", "**")), columns=self.heads())
-        align = ["left"] + ["left" if self.prose else "right"] * (len(self.columns) - 1)
+        names = len(self.columns) if self.prose else self.leads
+        align = ["left"] * names + ["right"] * (len(self.columns) - names)
         body = frame.to_markdown(index=False, disable_numparse=True, colalign=align)
         notes = "\n".join(f"- {note}" for note in self.notes)
         return f"### {self.title}\n\n{body}\n\n{notes}\n"
@@ -105,7 +108,7 @@ class Table:
 
     def _column_format(self) -> str:
         if not self.prose:
-            return "l" + "r" * (len(self.columns) - 1)
+            return "l" * self.leads + "r" * (len(self.columns) - self.leads)
         # The longest column takes the room the others leave.
         longest = max(
             self.columns, key=lambda column: max(len(row.get(column, "")) for row in self.rows)
@@ -118,7 +121,9 @@ class Table:
     def html(self) -> str:
         frame = self.frame(self.cells(mark=("<strong>", "</strong>"), escape=html.escape))
         kind = "prose" if self.prose else "numbers"
-        table = frame.to_html(index=False, escape=False, border=0, classes=kind)
+        table = frame.to_html(
+            index=False, escape=False, border=0, classes=[kind, f"leads{self.leads}"]
+        )
         notes = "".join(f"<li>{_code(html.escape(note))}</li>" for note in self.notes)
         title = html.escape(self.title)
         return (
@@ -144,7 +149,9 @@ class Table:
         cells = self.cells(mark=("[bold]", "[/bold]"), escape=escape)
         for j, head in enumerate(self.heads()):
             width = max(len(row.get(self.columns[j], NONE)) for row in self.rows)
-            table.add_column(escape(head), justify="right" if j else "left", min_width=width)
+            table.add_column(
+                escape(head), justify="left" if j < self.leads else "right", min_width=width
+            )
         for i, row in enumerate(cells):
             if i and self.rows[i].get(FUSION) != self.rows[i - 1].get(FUSION):
                 table.add_section()
@@ -165,24 +172,26 @@ class Sheet:
         """Write <name>.md, .tex and .csv; returns the paths."""
         import pandas as pd
 
-        folder.mkdir(parents=True, exist_ok=True)
-        notes = "\n".join(f"{note}\n" for note in self.notes)
-        markdown = "\n".join(table.markdown() for table in self.tables)
+        markdown = [f"## {self.title}\n", *(f"{note}\n" for note in self.notes)]
+        markdown += [table.markdown() for table in self.tables]
         latex = "\n".join(
             table.latex(f"{self.name}_{i}") for i, table in enumerate(self.tables, start=1)
         )
         data = pd.DataFrame([row for table in self.tables for row in table.data])
         texts = {
-            ".md": f"## {self.title}\n\n{notes}\n{markdown}",
+            ".md": "\n".join(markdown),
             ".tex": latex,
             ".csv": data.to_csv(index=False, lineterminator="\n"),
         }
-        paths = []
-        for suffix, text in texts.items():
-            path = folder / f"{self.name}{suffix}"
-            path.write_text(text, encoding="utf-8")
-            paths.append(path)
-        return paths
+        return [write_text(folder / f"{self.name}{suffix}", text) for suffix, text in texts.items()]
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file whole or not at all, making its folder."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, text)
+    return path
 
 
 def show(found: Interval | None, *, sign: bool = False, digits: int = 1) -> str:
