@@ -35,7 +35,7 @@ NEEDED = {  # what a strategy cannot do without
     "mslr_s": ("strategy.rates={image:0.05,audio:0.01}",),
     "mslr_d": ("strategy.rates={image:0.05,audio:0.01}", "strategy.window=1"),
     "unimodal": ("strategy.modality=audio",),
-    "mses": ("strategy.patience=1",),
+    "mses": ("strategy.patience=0.1",),
     "ogm": ("strategy.ends=1.0",),
     "ogm_ge": ("strategy.ends=1.0",),
     "miles": ("strategy.tau=0.0",),

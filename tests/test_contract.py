@@ -196,7 +196,7 @@ NEUTRAL: list[tuple[str, dict[str, Any], str]] = [
     ("miles", {"strategy.tau": 1e9}, "vanilla_aux"),
     ("static_lr", {"strategy.mu": 1.0}, "vanilla_aux"),
     ("random_lr", {"strategy.mu": 1.0}, "vanilla_aux"),
-    ("mses", {"strategy.patience": 9}, "vanilla_aux"),
+    ("mses", {"strategy.patience": 1.0}, "vanilla_aux"),
     ("vanilla_aux", {"strategy.weight": 0.0}, "vanilla"),
     ("mimo", {"strategy.lam": 0.0}, "vanilla"),
     ("gblend", {}, "vanilla"),  # with the weights 1, 0, 0

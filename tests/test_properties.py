@@ -314,7 +314,7 @@ def test_mses_freezes_at_the_best_state(
     parts = ("fused", "image", "audio")
     trace = [{p: sign * (course if p == part else rising)[e] for p in parts} for e in range(6)]
     script_validation(monkeypatch, trace, criterion)
-    values = {"strategy.patience": 2, "strategy.criterion": criterion, "epochs": 6}
+    values = {"strategy.patience": 1 / 3, "strategy.criterion": criterion, "epochs": 6}
     overrides = ("strategy=mses", *OPTIMIZERS[optimizer])
     fit = build_fit(settings(tiny_data, tmp_path, *overrides, **values))
     groups = ["fusion"] if part == "fused" else [f"encoder.{part}", f"head.{part}"]
@@ -341,7 +341,7 @@ def test_mses_ends_when_every_part_has_stopped(
     falling = [dict.fromkeys(("fused", "image", "audio"), 0.9 - 0.1 * e) for e in range(9)]
     falling[1]["audio"] = 0.95
     script_validation(monkeypatch, falling)
-    values = {"strategy.patience": 3, "epochs": 9}
+    values = {"strategy.patience": 1 / 3, "epochs": 9}
     fit = build_fit(settings(tiny_data, tmp_path, "strategy=mses", **values))
     rows = list(fit.epochs())
     assert len(rows) == 5
