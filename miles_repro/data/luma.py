@@ -123,7 +123,9 @@ def prepare(
         column = [255 * np.reshape(values, (3, 1, 1)) for values in (IMAGE_MEAN, IMAGE_STD)]
         prep.normalise("image", constants=(column[0], column[1]))
         if sizes != PAPER or reuse or scheme != "paper":
-            prep.note(f"not the paper's protocol: sizes {sizes}, scheme {scheme}, reuse {reuse}")
+            prep.stand_in(
+                f"not the paper's protocol: sizes {sizes}, scheme {scheme}, reuse {reuse}"
+            )
         return prep.finish()
 
 

@@ -75,6 +75,7 @@ class Preparation:
         self._skipped: list[tuple[str, str]] = []
         self._refused: list[tuple[str, str]] = []
         self._notes: list[str] = []
+        self._stand_in = False
         self._modalities: list[str] = []
         self._schemes: dict[str, dict[str, NDArray[np.int64]]] = {}
         self._normalised: dict[str, tuple[int, ...] | tuple[ArrayLike, ArrayLike]] = {}
@@ -107,6 +108,11 @@ class Preparation:
 
     def note(self, text: str) -> None:
         self._notes.append(text)
+
+    def stand_in(self, why: str) -> None:
+        """Mark the set as other data than the paper's: no published number is put beside it."""
+        self._stand_in = True
+        self.note(why)
 
     def check(self) -> None:
         """Raise one UserError if anything was refused so far; the full list goes to a file."""
@@ -237,6 +243,7 @@ class Preparation:
                 {
                     "skipped": [{"file": f, "reason": r} for f, r in sorted(self._skipped)],
                     "notes": self._notes,
+                    "stand_in": self._stand_in,
                 },
             )
             wanted = {*manifest["files"], "manifest.json"}

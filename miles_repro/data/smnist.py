@@ -110,14 +110,15 @@ def prepare(
         if raw is not None:
             digits = read_six_files(raw)
             if (digits.pool, len(digits.labels) - digits.pool) != ORIGINAL:
-                prep.note(
+                prep.stand_in(
                     f"the raw files hold {digits.pool:,} + {len(digits.labels) - digits.pool:,} "
                     f"rows, not the original's 60,000 + 10,000: these are not the paper's data"
                 )
         else:
             digits = build(prep, Path(mnist), Path(speech), sizes, settings)
+            prep.stand_in("built from MNIST and other recordings: these are not the paper's data")
         if sizes != PAPER:
-            prep.note(f"sizes differ from the paper's 8,000 / 2,000 / 2,000: {sizes}")
+            prep.stand_in(f"sizes differ from the paper's 8,000 / 2,000 / 2,000: {sizes}")
         same_audio = _groups(digits.audio)
         schemes = _schemes(digits, same_audio, sizes, seed)
         for note in digits.notes:

@@ -19,6 +19,7 @@ from miles_repro.data.smnist_raw import (
     read_mnist,
 )
 from miles_repro.data.splits import Rows, draw_evenly, frozen_random, stratified_split
+from miles_repro.data.statistics import mean_and_std
 from miles_repro.errors import UserError
 
 PARTS = ("train", "val", "test")
@@ -61,9 +62,12 @@ def build(
         sounds.append(heard)
         labels.append(truth[rows])
     ends = np.cumsum([len(part) for part in labels])
+    features = np.asarray(prep.array("clips"))
+    # the database's features come standardised; here by coefficient, over training recordings
+    mean, std = mean_and_std(features, sides["train"], axes=(0, 1))
     digits = Digits(
         np.concatenate(pictures),
-        np.asarray(prep.array("clips"))[np.concatenate(sounds)],
+        ((features - mean) / std)[np.concatenate(sounds)],
         np.concatenate(labels),
         pool=int(ends[1]),
     )

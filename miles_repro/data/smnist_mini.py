@@ -111,6 +111,7 @@ def prepare(raw: Path | None, out: Path, *, workers: int | None = None) -> dict[
         },
     )
     with Preparation(out, card, workers) as prep:
+        prep.stand_in("a small S-MNIST of other recordings: these are not the paper's data")
         image_rows, audio_rows = [], []
         at = 0
         for number, (scheme, recordings) in enumerate(schemes.items()):
