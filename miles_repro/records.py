@@ -59,6 +59,14 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write {path}: disk full?; finished runs are kept") from None
 
 
+def require_writable(folder: Path) -> None:
+    """Raises UserError where no file can be made in ``folder``, before anything is started."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / ".writable", "")
+        (folder / ".writable").unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, text: str) -> None:
     """The file appears whole or not at all."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")

@@ -80,6 +80,14 @@ class Request:
         return [f"budget={self.budget}", *self.overrides]
 
 
+def check_request(request: Request) -> None:
+    """Raises UserError for a data set, fusion or strategy that the configuration does not have."""
+    choices = {"dataset": request.datasets, "fusion": request.fusions}
+    for group, names in (choices | {"strategy": request.strategies}).items():
+        for name in names:
+            compose([f"{group}={name}", *request.common])
+
+
 @dataclass
 class Protocol:
     """The request's runs, and where their records are."""
@@ -150,7 +158,17 @@ class Protocol:
 
     def config(self, job: Job) -> configuration.Config:
         """Raises UserError where it cannot be known yet: it needs records that are not there."""
-        raw = self.raw(job) | {"trial": job.trial, "seed": job.seed}
+        return self._complete(job, self.raw(job))
+
+    def config_for_timing(self, job: Job) -> configuration.Config:
+        """As `config`, with made-up learning rates where there are no records to take them from."""
+        raw = configuration.resolve(compose([*job.overrides, *self.request.common]))
+        if raw["strategy"].get("rates") == "records":
+            raw["strategy"]["rates"] = dict.fromkeys(raw["dataset"]["modalities"], 1e-3)
+        return self._complete(job, raw)
+
+    def _complete(self, job: Job, raw: dict[str, Any]) -> configuration.Config:
+        raw |= {"trial": job.trial, "seed": job.seed}
         return configuration.complete(raw, [*job.overrides, *self.request.common])
 
     def folder(self, job: Job) -> Path | None:

@@ -1,0 +1,77 @@
+"""Where a tree of runs stands: done, running, failed and unfinished runs per cell. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from miles_repro.records import CONFIG, ERROR, read_summary, run_folders, status_of
+
+STATES = ("done", "running", "failed", "unfinished")
+Cell = tuple[str, str, str, str]
+"""(dataset, budget, fusion, strategy)"""
+
+
+@dataclass
+class Overview:
+    """trials: cell -> numbers of trials with a finished run; failures: error files."""
+
+    states: defaultdict[Cell, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    trials: defaultdict[Cell, set[int]] = field(default_factory=lambda: defaultdict(set))
+    failures: list[Path] = field(default_factory=list)
+
+    @property
+    def total(self) -> Counter[str]:
+        return sum(self.states.values(), Counter())
+
+
+def look(runs_dir: Path, budget: str | None = None) -> Overview:
+    """Read the state of every run below ``runs_dir``, or of one budget's."""
+    found = Overview()
+    for folder in run_folders(runs_dir):
+        record = read_summary(folder)
+        state = "done" if record else status_of(folder)
+        name = record["budget"] if record else _budget(folder)
+        if budget is not None and name != budget:
+            continue
+        dataset, fusion, strategy = folder.parts[-4:-1]
+        cell = (dataset, name, fusion, strategy)
+        found.states[cell][state] += 1
+        if record:
+            found.trials[cell].add(record["trial"])
+        elif state == "failed":
+            found.failures.append(folder / ERROR)
+    return found
+
+
+def _budget(folder: Path) -> str:
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_bytes())
+        return str(config["budget"]["name"])
+    except (OSError, ValueError, KeyError, TypeError):  # killed before it was written
+        return "?"
+
+
+def show(found: Overview) -> None:
+    """Print a line per cell, then every failure with its log's place."""
+    head = "".join(f"{state:>11}" for state in STATES)
+    print(f"{'data set':14}{'budget':8}{'fusion':9}{'strategy':20}{'trials':>7}{head}")
+    for cell in sorted(found.states):
+        dataset, budget, fusion, strategy = cell
+        numbers = "".join(f"{found.states[cell][state] or '-':>11}" for state in STATES)
+        trials = len(found.trials[cell])
+        print(f"{dataset:14}{budget:8}{fusion:9}{strategy:20}{trials:7}{numbers}")
+    for path in found.failures:
+        print(f"failed: {path.parent.relative_to(path.parents[4])}: {_last_line(path)} ({path})")
+    print(", ".join(f"{found.total[state]} {state}" for state in STATES))
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8").strip().splitlines()
+    except OSError:
+        return "no message"
+    return lines[-1] if lines else "no message"
