@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from miles_repro import trials
 from miles_repro.data.manifest import read_manifest
-from miles_repro.errors import UserError
+from miles_repro.errors import UserError, one_line
 
 NUMBERS_VERSION = 1
 """Raised by any change of code that can move a number; part of every run id."""
@@ -199,14 +199,14 @@ def build(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
     try:
         factory = get_object(target)
     except Exception as e:
-        raise UserError(f"_target_ {target!r} cannot be imported: {e}") from None
+        raise UserError(f"_target_ {target!r} cannot be imported: {one_line(e)}") from None
     label = str(node.get("name") or target.rsplit(".", 1)[-1])
     try:
         return factory(*args, **own, **kwargs)
     except ValidationError as e:
         raise UserError(f"{label}: {explain(e)}") from None
     except (TypeError, ValueError) as e:
-        raise UserError(f"{label}: {e}") from None
+        raise UserError(f"{label}: {one_line(e)}") from None
 
 
 def check_combination(config: Config, strategy: Any, fusion: Any) -> list[str]:

@@ -8,3 +8,8 @@ class UserError(Exception):
 
     Entry points print it as ``error: <text>`` without a traceback and exit with status 2.
     """
+
+
+def one_line(error: Exception) -> str:
+    """The error's text without line breaks, for a UserError that quotes it."""
+    return " ".join(str(error).split())

@@ -2,8 +2,8 @@
 
 Rule      Three parts - modality A, modality B (encoder and head), and the fused classifier - are
           trained together and watched apart. A part that has not improved on validation for
-          ``patience`` x epochs (at least one) gets its best state back and is frozen: no step, batch-norm
-          statistics kept, its loss dropped. The run ends when every part has stopped.
+          ``patience`` x epochs (at least one) gets its best state back and is frozen: no step,
+          batch-norm statistics kept, its loss dropped. The run ends when all parts have stopped.
 Loss      L_AB + L_A + L_B over the parts still training.
 Defaults  patience 0.2, searched over {0.05, 0.1, 0.2, 0.4}: 5 to 40 of 100 epochs, a share so that
           short and long runs mean the same; ``criterion`` metric. The paper's text is not
