@@ -41,7 +41,7 @@ def test_what_is_uploaded_is_the_record(server: WandbServer, tmp_path: Path) -> 
     home = tmp_path / "home"
     home.mkdir()
     _, stderr = track(environment(server, home), root=tmp_path / "runs", runs=3)
-    assert stderr == ""
+    assert stderr == f"tracker: W&B: {server.url}/lab/demo\n"
     assert server.unknown == []
     assert set(server.runs) == {header(number)["run_id"] for number in range(3)}
     for number in range(3):
@@ -78,18 +78,12 @@ def test_a_repeated_run_is_not_doubled(server: WandbServer, tmp_path: Path) -> N
     assert_complete(run, 0, 4)
 
 
-def test_a_failed_run_has_failed(server: WandbServer, tmp_path: Path) -> None:
-    track(environment(server), root=tmp_path, fail_at=2)
-    (run,) = server.runs.values()
-    assert (run.state, run.summary["error"]) == ("failed", "ValueError: made up")
-
-
 @pytest.mark.parametrize(
     "behaviour",
     [
         {"delay": 5.0},
         {"status": 500},
-        {"status": 401},
+        pytest.param({"status": 401}, marks=pytest.mark.slow),
         pytest.param({"good": 3, "delay": 5.0}, marks=pytest.mark.slow),
         pytest.param({"good": 3, "status": 500}, marks=pytest.mark.slow),
         pytest.param({"good": 6, "status": 401}, marks=pytest.mark.slow),
@@ -106,7 +100,7 @@ def test_a_bad_server_costs_a_constant_once(
     assert time.monotonic() - begin < CONSTANT_SECONDS
     assert max(spent["log"]) < 0.5
     assert spent["start"][2] + spent["finish"][2] < 0.5  # the server is not asked a second time
-    assert [line for line in stderr.splitlines() if line.startswith("tracker:")][1:] == []
+    assert sum("sync_wandb.py" in line for line in stderr.splitlines()) == 1
     assert KEY not in stderr
     for number in range(3):
         record = json.loads((folder(tmp_path, number) / "summary.json").read_text())
@@ -181,6 +175,7 @@ def test_sync_stops_when_the_server_does(server: WandbServer, tmp_path: Path) ->
     )
 
 
+@pytest.mark.slow
 def test_sync_can_take_runs_that_had_no_tracker(server: WandbServer, tmp_path: Path) -> None:
     track(environment(None), root=tmp_path, config={"name": "none"})
     env = environment(server)

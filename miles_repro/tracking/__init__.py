@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from miles_repro.records import load_rows
 
 HEADER = ("run_id", "dataset", "fusion", "strategy", "trial", "seed", "budget", "config", "command")
-_said: list[str] = []
+_said: set[str] = set()
 
 
 class Tracker(Protocol):
@@ -52,7 +52,7 @@ def start(
 
         return open_run(config, header, Path(run_dir), history)
     except Exception as error:
-        say(f"no mirror of this run, training goes on ({brief(error)})")
+        say("trouble", f"no mirror of this run, training goes on ({brief(error)})")
         return NoTracker()
 
 
@@ -66,10 +66,10 @@ def repeat(config: dict[str, Any], summary: dict[str, Any], run_dir: Path) -> No
         start(config, header, run_dir, load_rows(run_dir)).finish(summary)
 
 
-def say(line: str) -> None:
-    """Print a line on stderr: only the first of a process, the others would tell the same."""
-    if not _said:
-        _said.append(line)
+def say(topic: str, line: str) -> None:
+    """Print a line on stderr: of each topic only the first, more would tell the same."""
+    if topic not in _said:
+        _said.add(topic)
         print(f"tracker: {line}", file=sys.stderr, flush=True)
 
 

@@ -40,13 +40,14 @@ def open_run(
     if mode == "online":
         try:
             mirror.connect("online", history)
+            say("address", f"W&B: {mirror.address}")
             return mirror
         except Exception as error:
             reason = f"cannot open a run ({brief(error)})"
             give_up(base_url(), reason)
             drop_client()
     mirror.connect("offline", history)
-    say(f"W&B is offline: {reason}. {how_to_sync(run_dir)}")
+    say("trouble", f"W&B is offline: {reason}. {how_to_sync(run_dir)}")
     return mirror
 
 
@@ -109,6 +110,11 @@ class WandbTracker:
             if row["epoch"] >= known:
                 self._run.log(history_row(row), step=row["epoch"], commit=True)
 
+    @property
+    def address(self) -> str:
+        """Where the project can be seen."""
+        return str(self._run.project_url)
+
     def log(self, row: dict[str, Any]) -> None:
         """Mirror one epoch."""
         if self._run is not None:
@@ -138,4 +144,7 @@ class WandbTracker:
         self._run = None
         if self._online:
             give_up(base_url(), f"was lost ({brief(error)})")
-        say(f"W&B lost a run ({brief(error)}), the record is whole. {how_to_sync(self._run_dir)}")
+        say(
+            "trouble",
+            f"W&B lost a run ({brief(error)}), the record is whole. {how_to_sync(self._run_dir)}",
+        )
