@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from miles_repro import records
 from miles_repro.config import Config, build, check_combination
-from miles_repro.errors import UserError
+from miles_repro.errors import UserError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +59,8 @@ def _checked(config: Config) -> tuple[Any, list[str]]:
     try:
         fusion = get_object(config.fusion["_target_"])
     except Exception as e:
-        raise UserError(f"fusion {config.fusion['name']}: cannot be imported: {e}") from None
+        name = config.fusion["name"]
+        raise UserError(f"fusion {name}: cannot be imported: {one_line(e)}") from None
     return strategy, check_combination(config, strategy, fusion)
 
 
@@ -114,6 +115,7 @@ def _train(
             "schema": 1,
             "status": "done",
             **header,
+            "stand_in": data.stand_in,
             **_results(config, fit, history, part("test")),
             "config": config.identity(),
             "cost": cost.summary(meter, fit.train_seconds, fit.samples, device.type),

@@ -243,5 +243,7 @@ def _split(prep: Preparation, clips: list[Clip]) -> None:
             continue
         whole += 1
         prep.split(scheme, **{part: shuffled(rows, ORDER_SEED) for part, rows in parts.items()})
+    if len(clips) < len(official_clips()):
+        prep.stand_in(f"{len(clips):,} of {len(official_clips()):,} clips: not the whole data set")
     if not whole:
         raise UserError(f"{len(clips)} clips are too few: no split scheme has all three parts")

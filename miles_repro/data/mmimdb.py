@@ -178,7 +178,7 @@ def _check_sizes(prep: Preparation, films: Sequence[Film], partial: bool) -> Non
     empty = [part for part in SIZES if not found[part]]
     if empty:
         raise UserError(f"{text} films: no film for {', '.join(empty)}")
-    prep.note(f"NOT the real MM-IMDb: {text} films for train / val / test instead of {real}")
+    prep.stand_in(f"NOT the real MM-IMDb: {text} films for train / val / test instead of {real}")
 
 
 def _tokens(

@@ -59,6 +59,11 @@ class PreparedData:
         }
         return Part(self.arrays, self.labels, rows, stats, device, resident_mb)
 
+    @property
+    def stand_in(self) -> bool:
+        """Whether this is other data than the paper's under the paper's name."""
+        return bool(self.manifest.get("report", {}).get("stand_in"))
+
     def _check_files(self) -> None:
         total = sum(entry["bytes"] for entry in self.manifest["files"].values())
         for name, entry in self.manifest["files"].items():

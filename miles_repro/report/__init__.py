@@ -8,7 +8,7 @@ Pandas, scipy and matplotlib load when a function here is called, not before.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,11 @@ def print_comparison(
             console.print(table.rich())
 
 
+def stand_ins(records: Iterable[Record]) -> frozenset[str]:
+    """Data sets that bear a name of the paper but hold other data: no paper values there."""
+    return frozenset(r["dataset"] for r in records if r.get("stand_in"))
+
+
 def dynamics_runs(records: Iterable[Record]) -> list[Record]:
     """The runs whose metrics.jsonl `write_all` wants in `dynamics`."""
     from miles_repro.report.figures import shown_runs
@@ -72,19 +77,18 @@ def write_all(
     command: str,
     commit: str,
     dynamics: Rows | None = None,
-    stand_ins: Collection[str] = (),
 ) -> list[Path]:
     """Write <out_dir>/tables/*, figures/* and report.html; returns the paths.
 
     dynamics: run id -> lines of metrics.jsonl, for the runs of `dynamics_runs`.
-    stand_ins: data sets that bear a name of the paper but hold other data; no paper values there.
     """
     from miles_repro.report.figures import pictures
     from miles_repro.report.page import page
     from miles_repro.report.provenance import Origin
     from miles_repro.report.table import write_text
 
-    origin = Origin(command, commit, frozenset(stand_ins))
+    records = list(records)
+    origin = Origin(command, commit, stand_ins(records))
     found = studies(records)
     sheets = all_sheets(found, origin)
     paths = _write_sheets(sheets, out_dir)
@@ -102,12 +106,12 @@ def write_tables(
     *,
     command: str,
     commit: str,
-    stand_ins: Collection[str] = (),
 ) -> list[Path]:
     """As `write_all`, the tables only: no figure is drawn, no page written."""
     from miles_repro.report.provenance import Origin
 
-    origin = Origin(command, commit, frozenset(stand_ins))
+    records = list(records)
+    origin = Origin(command, commit, stand_ins(records))
     return _write_sheets(all_sheets(studies(records), origin), out_dir)
 
 
