@@ -108,6 +108,7 @@ def test_pairs_agree_and_every_item_is_used_once(raw: Path, tmp_path: Path) -> N
     assert sorted(np.concatenate(list(splits.values()))) == list(range(24))
     assert (np.diff(labels[splits["train"]]) < 0).any()
     assert manifest["classes"] == list(NAMES)
+    assert manifest["report"]["stand_in"]
     assert any(n.startswith("not the paper's protocol") for n in manifest["report"]["notes"])
 
 

@@ -92,6 +92,7 @@ def test_a_prepared_folder_holds_what_the_contract_says(tmp_path: Path) -> None:
     assert manifest["schemes"]["random"]["train"] == 30
     assert sum(map(sum, manifest["schemes"]["random"]["per_class"].values())) == 40
     assert manifest["fingerprint"] == fingerprint(1, manifest["files"])
+    assert manifest["report"] == {"skipped": [], "notes": ["made by a test"], "stand_in": False}
     with np.load(tmp_path / "toy" / "stats.npz") as stats:
         train = np.load(tmp_path / "toy" / "splits.npz")["random.train"]
         expected = image[train].mean(axis=(0, 2, 3)).reshape(3, 1, 1)
@@ -406,6 +407,14 @@ def test_multilabel_counts_labels(tmp_path: Path) -> None:
         "test": [0, 0, 0],
     }
     verify(tmp_path / "toy")
+
+
+def test_other_data_than_the_papers_are_marked_with_the_reason(tmp_path: Path) -> None:
+    with Preparation(tmp_path / "toy", CARD, 1) as prep:
+        prep.write("labels", np.zeros(3, np.int64))
+        prep.stand_in("half of the rows")
+        report = prep.finish()["report"]
+    assert report == {"skipped": [], "notes": ["half of the rows"], "stand_in": True}
 
 
 def test_rows_and_parts_must_fit(tmp_path: Path) -> None:
