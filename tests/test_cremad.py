@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from support import settings
 
 from miles_repro.data import cremad
 from miles_repro.data.cremad_index import EMOTIONS, PARTS, SCHEMES, TAKES, official_clips
@@ -20,6 +21,7 @@ from miles_repro.data.media import BadFile, read_wav
 from miles_repro.data.prepare import main
 from miles_repro.data.splits import stratified_split
 from miles_repro.errors import UserError
+from miles_repro.run import run
 
 av = pytest.importorskip("av")
 
@@ -518,3 +520,16 @@ def test_command(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_a_bad_file_says_which(tmp_path: Path) -> None:
     with pytest.raises(BadFile, match=r"gone\.wav"):
         read_wav(tmp_path / "gone.wav", 16_000)
+
+
+@pytest.mark.parametrize("scheme", ["miles_70_15_15", "actor"])
+def test_two_training_epochs(prepared: Path, tmp_path: Path, scheme: str) -> None:
+    overrides = ("budget=smoke", "budget.data_fraction=1.0", "epochs=2", f"dataset.scheme={scheme}")
+    config = settings(prepared.parent, tmp_path, *overrides, dataset="cremad", batch_size=4)
+    summary = run(config, "test").summary
+    assert summary is not None
+    assert summary["status"] == "done"
+    assert summary["epochs"] == 2
+    assert (summary["strong"], summary["weak"]) == ("audio", "video")
+    assert set(summary["test"]) >= {"fused", "audio", "video"}
+    assert np.isfinite([part["loss"] for part in summary["test"].values()]).all()

@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from support import settings
 
 from miles_repro.data import mmimdb
 from miles_repro.data.mmimdb import GENRES
@@ -24,6 +25,7 @@ from miles_repro.data.mmimdb_raw import PARTS
 from miles_repro.data.prepare import main
 from miles_repro.data.words import WordPieces, build_vocabulary, split_words, word_ids
 from miles_repro.errors import UserError
+from miles_repro.run import run
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "dataset" / "mmimdb.yaml"
 DEFAULTS = yaml.safe_load(CONF.read_text())["preparation"]
@@ -521,6 +523,61 @@ def test_other_hdf5_files_are_refused(
     with pytest.raises(UserError, match=reason) as error:
         prepare(hdf5.parent, tmp_path / "mmimdb", **options)
     assert str(hdf5) in str(error.value)
+
+
+# ---- training ---------------------------------------------------------------------------------
+
+
+def train(data: Path, runs: Path, *overrides: str) -> dict[str, Any]:
+    overrides = ("budget=smoke", "budget.data_fraction=1.0", "epochs=2", *overrides)
+    summary = run(settings(data, runs, *overrides, dataset="mmimdb", batch_size=4), "test").summary
+    assert summary is not None
+    assert (summary["status"], summary["metric"]) == ("done", "f1_micro")
+    assert np.isfinite([part["loss"] for part in summary["test"].values()]).all()
+    return summary
+
+
+@pytest.mark.parametrize("encoders", ["small", "gru"])
+def test_training_on_words(prepared: Path, tmp_path: Path, encoders: str) -> None:
+    summary = train(prepared.parent, tmp_path, f"budget.encoders={encoders}")
+    assert set(summary["test"]) == {"fused", "text", "image"}
+    assert set(summary["noise"]) == {"image"}  # token ids take no noise
+
+
+@pytest.mark.parametrize("finetune", ["true", "false"])
+def test_training_on_wordpieces(
+    original: Path, tokenizer: Path, tmp_path: Path, finetune: str
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 8}
+    config = transformers.BertConfig(vocab_size=len(VOCAB), num_attention_heads=2, **sizes)
+    transformers.BertModel(config).save_pretrained(tmp_path / "bert")
+    shutil.copy(tokenizer / "vocab.txt", tmp_path / "bert")
+    bert = tmp_path / "bert"
+    prepare(original, tmp_path / "data" / "mmimdb", tokenizer=str(bert), length=8, size=32)
+    train(
+        *(tmp_path / "data", tmp_path / "runs", "budget.encoders=paper"),
+        *(f"dataset.bert_folder={bert}", f"dataset.encoders.paper.text.finetune={finetune}"),
+        "dataset.encoders.paper.image.depth=10",
+    )
+
+
+def test_bert_on_words_is_refused(prepared: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(vocab_size=10, num_attention_heads=2, hidden_size=8)
+    transformers.BertModel(config).save_pretrained(tmp_path / "bert")
+    # [CLS] is no id a plot of the fixture begins with
+    (tmp_path / "bert" / "vocab.txt").write_text("\n".join(["[PAD]", *"abcdefgh", "[CLS]"]))
+    with pytest.raises(UserError, match="tokenizer="):
+        train(
+            *(prepared.parent, tmp_path / "runs", "budget.encoders=paper"),
+            f"dataset.bert_folder={tmp_path / 'bert'}",
+        )
+
+
+def test_without_a_bert_folder(prepared: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no BERT model at"):
+        train(prepared.parent, tmp_path, "budget.encoders=paper")
 
 
 # ---- the stand-in -----------------------------------------------------------------------------

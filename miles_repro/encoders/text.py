@@ -122,10 +122,12 @@ def _known(tokens: Tensor, vocab_size: int) -> Tensor:
 def _load_transformer(path: Path) -> tuple[nn.Module, int]:
     try:
         from transformers import AutoModel
+        from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise UserError(
             "the bert text encoder needs the package transformers: pip install -e .[text]"
         ) from error
+    disable_progress_bar()  # it would run through the lines of the epochs
     try:
         model = AutoModel.from_pretrained(str(path), local_files_only=True).float()
     except (OSError, ValueError) as error:
