@@ -76,11 +76,6 @@ def parser() -> argparse.ArgumentParser:
     tables.add_argument("--results", type=Path, default=Path("results"), help="they go here")
     tables.add_argument("--from-wandb", metavar="[ENTITY/]PROJECT", help="records from W&B instead")
     tables.add_argument("--to-wandb", metavar="[ENTITY/]PROJECT", help="log tables and figures")
-    tables.add_argument(
-        "--stand-ins",
-        default="",
-        help="data sets that hold other data than the paper's of the name",
-    )
     return top
 
 
@@ -160,7 +155,7 @@ def status(args: argparse.Namespace) -> int:
 
 
 def tables(args: argparse.Namespace) -> int:
-    write_tables(args, command_line(), args.from_wandb, args.to_wandb, args.stand_ins.split(","))
+    write_tables(args, command_line(), args.from_wandb, args.to_wandb)
     return 0
 
 
@@ -173,7 +168,6 @@ def write_tables(
     command: str,
     from_wandb: str | None = None,
     to_wandb: str | None = None,
-    stand_ins: list[str] | None = None,
 ) -> None:
     """Tables, figures and the report, and the comparison in the terminal."""
     from miles_repro.cost import commit
@@ -198,14 +192,7 @@ def write_tables(
     version = f"{name or 'unknown'}{' (modified)' if dirty else ''}"
     print_comparison(records, command=command, commit=version)
     with disk_errors(args.results):
-        paths = write_all(
-            records,
-            args.results,
-            command=command,
-            commit=version,
-            dynamics=dynamics,
-            stand_ins=[name for name in stand_ins or [] if name],
-        )
+        paths = write_all(records, args.results, command=command, commit=version, dynamics=dynamics)
     print(f"{len(records)} runs -> {len(paths)} files in {args.results}: see {paths[-1]}")
     if to_wandb:
         send(records, paths, to_wandb)
