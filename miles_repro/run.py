@@ -51,6 +51,11 @@ def run(config: Config, command: str, report: Report = lambda row, epochs: None)
         return Outcome("done", config, _train(config, strategy, used, record, command, report))
 
 
+def check(config: Config) -> None:
+    """Raises UserError where strategy, fusion and task do not go together, with the reason."""
+    _checked(config)
+
+
 def _checked(config: Config) -> tuple[Any, list[str]]:
     """The strategy, after every check that needs no data."""
     from hydra.utils import get_object
