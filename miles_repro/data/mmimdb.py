@@ -97,7 +97,7 @@ def prepare(
         version=VERSION,
         task="multilabel",
         classes=GENRES,
-        source="MM-IMDb, http://lisi1.unal.edu.co/mmimdb (Arevalo et al. 2017)",
+        source="MM-IMDb (Arevalo et al. 2017), https://archive.org/details/mmimdb",
         licence="no licence stated: research use; posters and plots belong to their owners",
         parameters={
             "size": size,
