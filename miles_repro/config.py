@@ -110,6 +110,7 @@ class Config(Strict):
         """Everything that can move a number, as plain JSON: hashed into the run id."""
         moves = self.model_dump(mode="json", exclude={"runtime": True, "tracker": True})
         moves["budget"] = {k: moves["budget"][k] for k in ("name", "data_fraction")}
+        moves["dataset"]["order"] = list(self.dataset.modalities)  # of concatenation; keys get sorted
         return {"numbers_version": NUMBERS_VERSION, **moves}
 
     @property

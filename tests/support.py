@@ -107,7 +107,7 @@ def settings(
     composed = compose(f"dataset={dataset}", f"optimizer.lr={LR}", *overrides)
     paths = {"runtime.data_dir": str(data_dir), "runtime.runs_dir": str(runs_dir)}
     for key, value in {**paths, "runtime.device": "cpu", **values}.items():
-        OmegaConf.update(composed, key, value, force_add=True)
+        OmegaConf.update(composed, key, value, merge=False, force_add=True)
     return configuration.load(composed, overrides)
 
 

@@ -1,0 +1,431 @@
+"""Configurations: what Hydra composes, trials and their draws, run ids, refusals in one line."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+from support import (
+    CONF,
+    REPO,
+    STRATEGIES,
+    TEST_CONF,
+    compose,
+    prepare_tiny,
+    settings,
+    strategy_overrides,
+)
+
+from miles_repro import config as configuration
+from miles_repro.config import Config, build
+from miles_repro.errors import UserError
+from miles_repro.records import SUMMARY, load_summaries
+from miles_repro.run import run
+from miles_repro.trials import draw
+
+DATASETS = sorted(p.stem for p in (CONF / "dataset").glob("*.yaml"))
+BUDGETS = sorted(p.stem for p in (CONF / "budget").glob("*.yaml"))
+LR_SPACE = {"log_uniform": [1e-5, 1e-3]}
+TAU_SPACE = [0.0, 0.05, 0.1, 0.2, 0.3, 0.5]
+
+
+def refused(data_dir: Path, runs_dir: Path, *overrides: str, **values: Any) -> str:
+    """The one line that loading or starting this configuration gives."""
+    with pytest.raises(UserError) as error:
+        run(settings(data_dir, runs_dir, *overrides, **values), "test")
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def train_py(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    ours = (f"hydra.searchpath=[file://{TEST_CONF}]", "tracker=none")
+    return subprocess.run(
+        [sys.executable, str(REPO / "train.py"), *arguments, *ours],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=REPO,
+        env={**os.environ, **environment},
+    )
+
+
+# --- the menu ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_data_set_composes_under_every_budget(dataset: str, tmp_path: Path) -> None:
+    (tmp_path / dataset).mkdir()
+    manifest = {"schema": 1, "fingerprint": "f"}
+    (tmp_path / dataset / "manifest.json").write_text(json.dumps(manifest))
+    for budget in BUDGETS:
+        composed = compose(f"dataset={dataset}", f"budget={budget}")
+        OmegaConf.update(composed, "runtime.data_dir", str(tmp_path))
+        config = configuration.load(composed)
+        assert config.dataset.name == dataset
+        assert {config.dataset.strong, config.dataset.weak} <= config.dataset.modalities.keys()
+        for modality in config.dataset.modalities.values():
+            assert callable(get_object(modality.encoder["_target_"]))
+            if modality.augment:
+                assert callable(build(modality.augment))
+
+
+@pytest.mark.parametrize("group", ["optimizer", "precision", "budget", "tracker", "runtime"])
+def test_every_choice_is_valid(group: str, tiny_data: Path, tmp_path: Path) -> None:
+    for path in (CONF / group).glob("*.yaml"):
+        config = settings(tiny_data, tmp_path, f"{group}={path.stem}")
+        assert isinstance(config, Config)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_searched_values_are_hyperparameters_and_every_draw_is_valid(
+    strategy: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    space = compose(*strategy_overrides(strategy))["strategy"].get("search")
+    assert space is not None  # at least `search: {}`
+    drawn = []
+    for trial in range(6):
+        config = settings(tiny_data, tmp_path, *strategy_overrides(strategy), trial=trial)
+        assert set(space) <= config.strategy.keys()
+        assert "search" not in config.strategy
+        build(config.strategy)
+        drawn.append(config.optimizer.lr)
+    assert drawn[0] == 0.02
+    assert len(set(drawn)) == 6
+    assert all(1e-5 <= lr <= 1e-3 for lr in drawn[1:])
+
+
+# --- draws ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "space, where, value",
+    [
+        (LR_SPACE, ("cremad", "concat", "miles", "optimizer.lr", 1), 2.4876364520862497e-05),
+        (LR_SPACE, ("cremad", "concat", "miles", "optimizer.lr", 2), 3.343580069127484e-05),
+        (TAU_SPACE, ("cremad", "concat", "miles", "strategy.tau", 1), 0.05),
+        ({"uniform": [0.1, 0.4]}, ("luma", "sum", "x", "strategy.p", 3), 0.27672215486755447),
+    ],
+)
+def test_draws_are_pinned(space: Any, where: tuple[Any, ...], value: float) -> None:
+    """A change here makes every finished search another one."""
+    assert draw(space, *where) == pytest.approx(value, rel=1e-14)
+
+
+def test_draws_spread_over_their_space() -> None:
+    where = ("d", "f", "s", "optimizer.lr")
+    logs = [math.log10(draw(LR_SPACE, *where, k)) for k in range(1, 1001)]
+    assert min(logs) >= -5
+    assert max(logs) <= -3
+    assert statistics.mean(logs) == pytest.approx(-4, abs=0.06)
+    assert statistics.pstdev(logs) == pytest.approx(2 / math.sqrt(12), abs=0.04)
+    picks = [draw(TAU_SPACE, *where, k) for k in range(1, 1001)]
+    assert all(130 < picks.count(v) < 205 for v in TAU_SPACE)
+    others = [("e", *where[1:]), ("d", "g", *where[2:]), ("d", "f", "t", where[3])]
+    assert len({draw(LR_SPACE, *w, 1) for w in (where, *others)}) == 4
+
+
+def test_draws_do_not_depend_on_order_or_on_other_parameters(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    def drawn(*overrides: str, trial: int) -> dict[str, Any]:
+        config = settings(tiny_data, tmp_path, "strategy=miles", *overrides, trial=trial)
+        return {**config.strategy, "lr": config.optimizer.lr, "pinned": config.pinned}
+
+    backwards = {k: drawn(trial=k) for k in (7, 3, 1)}
+    assert {k: drawn(trial=k) for k in (1, 3, 7)} == backwards
+    assert len({json.dumps(v) for v in backwards.values()}) == 3
+    for k, plain in backwards.items():
+        more = drawn("+strategy.search.source=[val,train]", trial=k)
+        assert {**more, "source": "val"} == plain
+        fewer = drawn("strategy.search.mu=null", trial=k)
+        assert fewer == {**plain, "mu": 0.5}
+        fixed = drawn("strategy.tau=0.123", trial=k)
+        assert fixed == {**plain, "tau": 0.123, "pinned": ["strategy.tau"]}
+    unsearched = drawn("strategy.reset_other=false", trial=1)
+    assert unsearched == {**backwards[1], "reset_other": False}  # not pinned: never searched
+    assert drawn(trial=0)["tau"] == 0.2
+    assert drawn(trial=0)["lr"] == 0.02
+
+
+def test_unknown_kind_of_search_space(tiny_data: Path, tmp_path: Path) -> None:
+    odd = {"strategy.search.tau": {"normal": [0, 1]}}
+    text = refused(tiny_data, tmp_path, trial=1, **odd)
+    assert "search space of strategy.tau: 'normal' is not a list, uniform or log_uniform" in text
+
+
+# --- run ids ----------------------------------------------------------------------------------
+
+IMAGE_WIDTH = "dataset.modalities.image.encoder.width"
+MOVES: list[tuple[str, Any]] = [
+    ("seed", 1),
+    ("trial", 1),
+    ("epochs", 9),
+    ("batch_size", 9),
+    ("optimizer.lr", 0.03),
+    ("optimizer.betas", [0.8, 0.99]),
+    ("optimizer.momentum", 0.5),
+    ("optimizer.weight_decay", 0.5),
+    ("optimizer.clip_norm", 1.0),
+    ("optimizer.schedule", "cosine"),
+    ("optimizer.step_epochs", 3),
+    ("optimizer.step_gamma", 0.5),
+    ("optimizer.name", "sgd"),
+    ("precision.amp", "bf16"),
+    ("precision.channels_last", True),
+    ("precision.compile", True),
+    ("budget.data_fraction", 0.5),
+    ("strategy.tau", 0.11),
+    ("strategy.mu", 0.9),
+    ("strategy.reset_other", False),
+    ("strategy.heads_follow", False),
+    ("strategy.source", "train"),
+    ("fusion.width", 3),
+    ("dataset.scheme", "other"),
+    ("dataset.num_classes", 4),
+    (IMAGE_WIDTH, 3),
+    ("dataset.modalities.audio.augment", {"_target_": "somewhere.Else"}),
+]
+STAYS: list[tuple[str, Any]] = [
+    ("runtime.runs_dir", "elsewhere"),
+    ("runtime.device", "cuda"),
+    ("runtime.threads", 7),
+    ("runtime.resident_mb", 0),
+    ("runtime.eval_batch_size", 3),
+    ("tracker.name", "wandb"),
+    ("tracker.project", "other"),
+    ("budget.trials", 99),
+    ("budget.seeds", 99),
+    ("budget.encoders", "unused"),
+    ("dataset.preparer", "somewhere.else"),
+]
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_data: Path) -> Config:
+    return settings(tiny_data, Path("runs"), "fusion=gated")
+
+
+@pytest.mark.parametrize("key, value", MOVES)
+def test_run_id_follows_what_moves_a_number(
+    key: str, value: Any, plain: Config, tiny_data: Path
+) -> None:
+    assert settings(tiny_data, Path("runs"), "fusion=gated", **{key: value}).run_id != plain.run_id
+
+
+@pytest.mark.parametrize("key, value", STAYS)
+def test_run_id_ignores_what_does_not(key: str, value: Any, plain: Config, tiny_data: Path) -> None:
+    config = settings(tiny_data, Path("runs"), "fusion=gated", **{key: value})
+    assert config.run_id == plain.run_id
+    assert config.identity() == plain.identity()
+
+
+def test_run_id_follows_the_data_not_its_place(tmp_path: Path, plain: Config) -> None:
+    moved = settings(prepare_tiny(tmp_path / "same"), Path("runs"), "fusion=gated")
+    assert moved.run_id == plain.run_id
+    other = settings(prepare_tiny(tmp_path / "other", seed=1), Path("runs"), "fusion=gated")
+    assert other.data_fingerprint != plain.data_fingerprint
+    assert other.run_id != plain.run_id
+
+
+def test_run_id_follows_the_order_of_the_modalities(plain: Config, tiny_data: Path) -> None:
+    composed = compose("dataset=tiny", "optimizer.lr=0.02", "fusion=gated")
+    modalities = OmegaConf.to_container(composed["dataset"]["modalities"])
+    composed["dataset"]["modalities"] = dict(reversed(modalities.items()))  # type: ignore[union-attr]
+    OmegaConf.update(composed, "runtime.data_dir", str(tiny_data))
+    swapped = configuration.load(composed)
+    assert list(swapped.dataset.modalities) == ["audio", "image"]
+    assert swapped.run_id != plain.run_id
+
+
+def test_run_id_follows_the_version_of_the_numbers(
+    plain: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = plain.run_id
+    monkeypatch.setattr(configuration, "NUMBERS_VERSION", configuration.NUMBERS_VERSION + 1)
+    assert plain.run_id != before
+
+
+def test_a_value_fixed_by_hand_is_told_apart(tiny_data: Path, tmp_path: Path) -> None:
+    """An ablation must not pass for an ordinary trial, even at the default value."""
+    plain = settings(tiny_data, tmp_path, "strategy=miles")
+    fixed = settings(tiny_data, tmp_path, "strategy=miles", "strategy.tau=0.2")
+    assert plain.pinned == []
+    assert fixed.pinned == ["strategy.tau"]
+    assert fixed.run_id != plain.run_id
+
+
+def test_run_id_is_short_plain_and_in_the_folder(plain: Config) -> None:
+    assert len(plain.run_id) == 12
+    assert set(plain.run_id) <= set("0123456789abcdef")
+    assert plain.run_dir == Path("runs/tiny/gated/miles") / plain.run_id
+
+
+# --- values from records ----------------------------------------------------------------------
+
+
+def test_trial_best_is_the_winner_by_validation(tiny_data: Path, tmp_path: Path) -> None:
+    overrides = ("strategy=vanilla",)
+    text = refused(tiny_data, tmp_path, *overrides, trial="best")
+    assert "no finished run of dataset=tiny fusion=concat strategy=vanilla" in text
+    wide = {"optimizer.search.lr": [0.0001, 0.003, 0.05]}
+    for trial in range(1, 5):
+        run(settings(tiny_data, tmp_path, *overrides, trial=trial, epochs=2, **wide), "test")
+    found = load_summaries(tmp_path)
+    assert len(found) == 4
+    best = max(found, key=lambda s: (s["val"]["fused"]["metric"], -s["trial"]))
+    for folder in (tmp_path / "tiny/concat/vanilla").iterdir():  # test numbers have no say
+        summary = json.loads((folder / SUMMARY).read_text())
+        summary["test"] = {"fused": {"metric": -summary["val"]["fused"]["metric"]}}
+        (folder / SUMMARY).write_text(json.dumps(summary))
+    chosen = settings(tiny_data, tmp_path, *overrides, trial="best", epochs=2, **wide)
+    assert chosen.trial == best["trial"]
+    assert chosen.run_id == best["run_id"]
+    assert run(chosen, "test").status == "skipped"
+
+
+def test_rates_from_the_records_of_unimodal_runs(tiny_data: Path, tmp_path: Path) -> None:
+    text = refused(tiny_data, tmp_path, "strategy=mslr_k")
+    assert "no finished run of dataset=tiny strategy=unimodal_image" in text
+    assert "run it first, or set the rates" in text
+    scores: dict[str, dict[float, float]] = {}
+    for role, m in (("strong", "image"), ("weak", "audio")):
+        for lr in (0.0003, 0.03):
+            overrides = (f"strategy=unimodal_{role}", f"optimizer.lr={lr}")
+            outcome = run(settings(tiny_data, tmp_path, *overrides), "test")
+            assert outcome.summary is not None
+            scores.setdefault(m, {})[lr] = outcome.summary["val"]["fused"]["metric"]
+    config = settings(tiny_data, tmp_path, "strategy=mslr_s")
+    want = {m: min(found, key=lambda lr: (-found[lr], lr)) for m, found in scores.items()}
+    assert config.strategy["rates"] == want
+    assert set(want.values()) != {0.0003}  # the higher rate learns more in three epochs
+    explicit = settings(tiny_data, tmp_path, *strategy_overrides("mslr_k"))
+    assert explicit.strategy["rates"] == {"image": 0.05, "audio": 0.01}
+    assert explicit.run_id != settings(tiny_data, tmp_path, "strategy=mslr_k").run_id
+
+
+# --- mistakes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        (("optimizer.lr=abc",), ("optimizer.lr='abc'", "valid number")),
+        (("optimizer.lr=0",), ("optimizer.lr=0", "greater than 0")),
+        (("optimizer.clip_norm=-1",), ("optimizer.clip_norm=-1",)),
+        (("optimizer.schedule=linear",), ("optimizer.schedule='linear'", "'cosine'")),
+        (("seed=-1",), ("seed=-1", "greater than or equal to 0")),
+        (("epochs=0",), ("epochs=0",)),
+        (("batch_size=1.5",), ("batch_size=1.5", "integer")),
+        (("trial=-2",), ("trial=-2",)),
+        (("trial=worst",), ("trial='worst'",)),
+        (("budget.data_fraction=1.5",), ("budget.data_fraction=1.5",)),
+        (("precision.amp=int8",), ("precision.amp='int8'",)),
+        (("dataset.task=regression",), ("dataset.task='regression'", "'multiclass'")),
+        (("dataset.strong=smell",), ("dataset.strong=smell", "(image, audio)")),
+        (("strategy=unimodal",), ("strategy.modality",)),
+        (("strategy=gblend", "strategy.holdout=1"), ("gblend: holdout=1", "less than 1")),
+        (("strategy=mses", "strategy.patience=0"), ("mses: patience=0",)),
+        (("strategy=ogm", "strategy.alpha=-1"), ("ogm: alpha=-1",)),
+        (("strategy=ogm", "strategy.ends=2"), ("ogm: ends=2",)),
+        (("strategy=mslr_k", "strategy.rates=many"), ("mslr_k: rates='many'", "dict")),
+        (("strategy=mslr_k", "strategy.rates={image:-1,audio:1}"), ("rates.image=-1",)),
+        (("strategy=mslr_k", "strategy.rates={image:1}"), ("rates has no entry for audio",)),
+        (("strategy=mslr_s", "strategy.s=1.5", "strategy.rates={image:1,audio:1}"), ("s=1.5",)),
+        (("strategy=modality_dropout", "strategy.p=0.7"), ("modality_dropout: p=0.7",)),
+        (("strategy=static_lr", "strategy.modality=smell"), ("modality='smell' is not one of",)),
+        (("+strategy.x=1",), ("miles: x=1", "unexpected keyword argument")),
+        (("strategy._target_=nope.Nope",), ("_target_ 'nope.Nope' cannot be imported",)),
+        (("fusion._target_=nope.Nope",), ("fusion concat: cannot be imported",)),
+        (("runtime.device=warp",), ("runtime.device=warp cannot be used here",)),
+        (("runtime.threads=0",), ("runtime.threads=0",)),
+    ],
+)
+def test_a_wrong_value_is_one_clear_line(
+    overrides: tuple[str, ...], words: tuple[str, ...], tiny_data: Path, tmp_path: Path
+) -> None:
+    device = {} if overrides[0].startswith("runtime.device") else {"runtime.device": "cpu"}
+    composed = compose("dataset=tiny", *overrides)
+    paths = {"runtime.data_dir": str(tiny_data), "runtime.runs_dir": str(tmp_path), **device}
+    for key, value in paths.items():
+        OmegaConf.update(composed, key, value)
+    with pytest.raises(UserError) as error:
+        run(configuration.load(composed, overrides), "test")
+    text = str(error.value)
+    assert all(word in text for word in words), text
+    assert "\n" not in text
+
+
+def test_unprepared_data_names_the_command(tmp_path: Path) -> None:
+    text = refused(tmp_path, tmp_path)
+    assert "data set tiny is not prepared in" in text
+    assert "python scripts/prepare_data.py dataset=tiny" in text
+
+
+@pytest.mark.parametrize(
+    "argument, words",
+    [
+        ("strategy=mile", ("'strategy/mile'", "miles mimo")),
+        ("strategy.taw=1", ("'strategy.taw'",)),
+    ],
+)
+def test_train_py_refuses_in_one_line(argument: str, words: tuple[str, ...]) -> None:
+    outcome = train_py("dataset=tiny", argument)
+    assert outcome.returncode == 2
+    assert outcome.stdout == ""
+    assert outcome.stderr.startswith("error: ")
+    assert len(outcome.stderr.splitlines()) == 1
+    assert all(word in outcome.stderr for word in words)
+
+
+def test_a_failing_job_does_not_end_a_sweep(tiny_data: Path, tmp_path: Path) -> None:
+    outcome = train_py(
+        "-m",
+        "dataset=tiny",
+        "epochs=1",
+        "strategy=vanilla,mslr_k,miles",
+        f"runtime.runs_dir={tmp_path}",
+        MILES_DATA=str(tiny_data),
+    )
+    assert outcome.returncode == 2
+    assert "Traceback" not in outcome.stdout + outcome.stderr
+    errors = [line for line in outcome.stdout.splitlines() if "error: " in line]
+    assert len(errors) == 1
+    assert "no finished run of dataset=tiny strategy=unimodal_image" in errors[0]
+    assert {s["strategy"] for s in load_summaries(tmp_path)} == {"vanilla", "miles"}
+
+
+def test_a_finished_run_is_skipped_without_torch(tiny_data: Path, tmp_path: Path) -> None:
+    overrides = ["dataset=tiny", "strategy=vanilla", "epochs=1", "optimizer.lr=0.02"]
+    composed = compose(*overrides)
+    OmegaConf.update(composed, "runtime.data_dir", str(tiny_data))
+    OmegaConf.update(composed, "runtime.runs_dir", str(tmp_path))
+    run(configuration.load(composed, overrides), "test")
+    heavy = ["torch", "pandas", "scipy", "sklearn", "wandb", "matplotlib", "transformers"]
+    code = (
+        f"import runpy, sys; sys.modules.update(dict.fromkeys({heavy})); sys.path.insert(0, '.'); "
+        f"sys.argv = ['train.py', 'hydra.searchpath=[file://{TEST_CONF}]', 'tracker=none', "
+        f"*{overrides}, 'runtime.runs_dir={tmp_path}']; "
+        "runpy.run_path('train.py', run_name='__main__')"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=REPO,
+        env={**os.environ, "MILES_DATA": str(tiny_data)},
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert "already done" in outcome.stdout
