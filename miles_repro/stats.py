@@ -51,13 +51,14 @@ def mean_ci(values: Sequence[float], level: float = LEVEL) -> Interval:
     Raises ValueError for no values or a value that is not finite.
     """
     sample = _finite(values)
-    n, mean = len(sample), float(sample.mean())
+    # Rounded to 1e-9, so that printed text does not hang on the order of summation.
+    n, mean = len(sample), round(float(sample.mean()), 9)
     if _flat(sample):
         return Interval(mean, None, None, n)
     from scipy.special import stdtrit
 
     half = float(stdtrit(n - 1, (1 + level) / 2) * sample.std(ddof=1) / math.sqrt(n))
-    return Interval(mean, mean - half, mean + half, n)
+    return Interval(mean, round(mean - half, 9), round(mean + half, 9), n)
 
 
 def _flat(sample: np.ndarray) -> bool:

@@ -169,13 +169,21 @@ def test_sensitivity_the_other_way_round() -> None:
     assert verdict("tau", ablation("tau", TAU[::-1], seeds=range(8))) == NOT
 
 
+def test_sensitivity_without_a_fall_at_one_end() -> None:
+    records = ablation("tau", TAU, seeds=range(8))
+    for run in records:
+        if run["config"]["strategy"]["tau"] == 0.5:
+            run["test"]["fused"]["metric"] = 0.995 + run["seed"] / 1e4
+    assert verdict("tau", records) == NOT
+
+
 def test_sensitivity_needs_the_middle_and_both_ends() -> None:
     assert verdict("tau", ablation("tau", (0.0, 0.1, 0.3, 0.5))) == UNRUN
     assert verdict("mu", ablation("mu", (0.25, 0.5, 1.0))) == UNRUN
     assert verdict("tau", ablation("tau", TAU, seeds=[0])) == OPEN
 
 
-def by_source(train: float, later: int) -> list[dict[str, Any]]:
+def by_source(train: float, later: int, spread: float = 1.0) -> list[dict[str, Any]]:
     found = []
     for fusion in FUSIONS:
         for seed in range(4):
@@ -183,7 +191,7 @@ def by_source(train: float, later: int) -> list[dict[str, Any]]:
             shift = WOBBLE[seed]
             val = record(level=(0.95 + shift, 0.9, 0.8), best_epoch=40 + seed, **same)
             other = record(
-                level=(train + shift + OWN[seed], 0.9, 0.8),
+                level=(train + shift + spread * OWN[seed], 0.9, 0.8),
                 best_epoch=40 + seed + later + seed % 2,
                 strategy_values={"source": "train"},
                 **same,
@@ -200,6 +208,10 @@ def test_source_needs_equal_metrics_and_a_later_best_epoch(
     train: float, later: int, expected: str
 ) -> None:
     assert verdict("source", by_source(train, later)) == expected
+
+
+def test_source_is_open_where_seeds_scatter_beyond_the_margin() -> None:
+    assert verdict("source", by_source(0.95, 6, spread=50.0)) == OPEN
 
 
 def test_the_papers_own_scope_needs_its_data_sets_at_its_budget() -> None:

@@ -35,7 +35,11 @@ def figures(records: list[dict[str, Any]]) -> dict[str, Figure]:
 
 @pytest.fixture(scope="module")
 def drawn() -> dict[str, Figure]:
-    return figures(population() + ablation("tau", [0.0, 0.2, 0.5]))
+    found = figures(population() + ablation("tau", [0.0, 0.2, 0.5]))
+    for figure in found.values():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    return found
 
 
 def names(ax: Axes) -> list[Annotation]:
@@ -50,7 +54,6 @@ def test_every_figure_is_drawn(drawn: dict[str, Figure]) -> None:
 @pytest.mark.parametrize("stem", ["dynamics", "curves", "gap", "cost", "tau"])
 def test_names_do_not_cover_each_other(drawn: dict[str, Figure], stem: str) -> None:
     figure = drawn[f"{stem}_smnist_mini_mini"]
-    figure.draw_without_rendering()
     for ax in figure.axes:
         boxes = {t.get_text(): t.get_window_extent() for t in names(ax)}
         assert boxes
@@ -62,7 +65,6 @@ def test_names_do_not_cover_each_other(drawn: dict[str, Figure], stem: str) -> N
 @pytest.mark.parametrize("stem", ["dynamics", "curves", "gap", "cost", "tau", "ranks"])
 def test_nothing_is_cut_off(drawn: dict[str, Figure], stem: str) -> None:
     figure = drawn[f"{stem}_smnist_mini_mini"]
-    figure.draw_without_rendering()
     page = figure.bbox
     for ax in figure.axes:
         for text in ax.texts:
@@ -77,7 +79,6 @@ def test_nothing_is_cut_off(drawn: dict[str, Figure], stem: str) -> None:
 @pytest.mark.parametrize("stem", ["gap", "cost"])
 def test_point_names_stay_off_the_points(drawn: dict[str, Figure], stem: str) -> None:
     figure = drawn[f"{stem}_smnist_mini_mini"]
-    figure.draw_without_rendering()
     for ax in figure.axes:
         found = {text.get_text() for text in names(ax)}
         assert found == {*PAPER_ROWS.values(), *BEYOND.values()}
@@ -149,7 +150,7 @@ def test_undefined_utilization_and_a_zero_rate_can_be_drawn() -> None:
     figure = show(rows_of(lr=lr, utilization=None))
     figure.draw_without_rendering()
     assert figure.axes[3].get_yscale() == "linear"
-    assert not [t for t in names(figure.axes[1])]
+    assert names(figure.axes[1]) == []
 
 
 def interval(mean: float, half: float | None = None) -> Interval:

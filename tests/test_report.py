@@ -204,6 +204,13 @@ def test_bold_only_where_the_best_is_separated(
     assert ("**97.5" in text) == bold
 
 
+def test_a_best_mean_from_other_seeds_is_not_a_better_method() -> None:
+    miles = levels("miles", 0.900, 0.902, 0.901, 0.99, 0.99, 0.99)
+    vanilla = levels("vanilla", 0.910, 0.9121, 0.9112)  # better on every shared seed
+    table = comparison_sheet(studies(miles + vanilla)[0], ORIGIN).tables[0]
+    assert ("", "fused") not in {column for _, column in table.bold}
+
+
 def test_gaps_compare_by_size() -> None:
     near = [record("miles", seed=s, noise=1e-4, level=(0.9, 0.80, 0.81)) for s in range(3)]
     far = [record("vanilla", seed=s, noise=1e-4, level=(0.9, 0.60, 0.81)) for s in range(3)]
@@ -226,9 +233,13 @@ def test_curve_joins_runs_that_differ_in_tau_alone() -> None:
     records = [
         *ablation("tau", [0.0, 0.2, 0.5]),
         record(trial=0, strategy_values={"tau": 0.3}),  # ordinary, same otherwise: belongs
-        record(trial=4, strategy_values={"tau": 0.3}, lr=0.0005),  # another rate: does not
+        record(trial=4, seed=7, strategy_values={"tau": 0.3}, lr=0.0005),  # another rate: does not
         record(strategy_values={"tau": 0.1, "mu": 0.1}),
-        record(strategy_values={"tau": 0.1, "source": "train"}),
+        *[
+            record(seed=seed, strategy_values={"tau": tau, "source": "train"})
+            for seed in range(4)
+            for tau in (0.0, 0.1, 0.2, 0.3, 0.5)
+        ],
     ]
     found = curve(study(records, "smnist_mini", "mini"), "concat", "tau")
     assert found is not None
@@ -295,18 +306,23 @@ def test_html_is_escaped() -> None:
     assert "<code>c</code> &amp; d" in text
 
 
-def test_print_comparison_shows_every_row_whole() -> None:
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_print_comparison_loses_nothing_at_any_width(width: int) -> None:
     from rich.console import Console
 
     out = io.StringIO()
-    console = Console(file=out, width=100, color_system=None)
-    report.print_comparison(population(), command="make demo", commit="abc1234", console=console)
+    console = Console(file=out, width=width, color_system=None)
+    records = population()
+    report.print_comparison(records, command="make demo", commit="abc1234", console=console)
     text = out.getvalue()
-    frame = report.comparison_table(population(), "smnist_mini", "mini")
-    for mean in frame[frame.quantity == "fused"]["mean"].dropna():
-        assert f"{mean:.1f} ± " in text
+    frame = report.comparison_table(records, "smnist_mini", "mini")
+    for mean in frame["mean"].dropna():
+        assert f"{mean:.1f}" in text
     assert "…" not in text
-    assert "Made by make demo at commit abc1234." in text
+    assert "Made by make demo at commit abc1234." in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= width
+    if width >= 80:
+        assert re.search(r"MILES +concat +\d\d\.\d ± \d", text)
 
 
 def test_effects_separate_losses_from_scheduling(tmp_path: Path) -> None:

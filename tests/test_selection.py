@@ -106,6 +106,11 @@ def test_trials_compare_over_the_seeds_they_share() -> None:
     assert best_trial(records, *CELL) == 0
 
 
+def test_a_second_seed_still_running_does_not_narrow_the_search() -> None:
+    records = [*trials(0.90, 0.95, 0.93), record(trial=0, seed=1, val=0.99)]
+    assert best_trial(records, *CELL) == 1
+
+
 def test_trials_without_a_shared_seed_compare_within_the_lowest() -> None:
     records = [record(trial=k, seed=k % 2, val=0.9 + k / 100) for k in range(4)]
     assert best_trial(records, *CELL) == 2

@@ -85,6 +85,8 @@ def scatter(
                 )
             ax.margins(0.12)
         axes[0].set_ylabel(ylabel)
+        low, high = axes[0].get_ylim()
+        axes[0].set_ylim(max(low, 0), min(high, 101))  # intervals of few seeds leave the scale
         handles: dict[str, Any] = {}
         for ax in axes:
             for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):

@@ -55,7 +55,7 @@ def dynamics(
             for epoch in _reduced(rows):
                 ax.axvspan(epoch - 0.5, epoch + 0.5, color="#f3f3f3", zorder=0, linewidth=0)
             draw_lines(ax, lines)
-            ax.margins(x=0.01)
+            ax.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         axes[1].axhline(0, color=GREY, linewidth=0.8)
         axes[3].set_xlabel("epoch")
         axes[3].xaxis.set_major_locator(MaxNLocator(integer=True))

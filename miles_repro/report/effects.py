@@ -9,7 +9,7 @@ from miles_repro.report.comparison import place, study_tags
 from miles_repro.report.measures import Values, values
 from miles_repro.report.names import FUSIONS, NOT_RUN, metric_label, strategy_label, strategy_order
 from miles_repro.report.provenance import Origin, left_out_notes
-from miles_repro.report.table import Column, Sheet, Table, show_p
+from miles_repro.report.table import Column, Sheet, Table, fixed, show_p
 from miles_repro.selection import Study, is_unimodal
 from miles_repro.stats import (
     Paired,
@@ -22,7 +22,7 @@ CONTRASTS = (
     ("scheduling on top of them", "miles", "vanilla_aux"),
     ("adaptive instead of static", "miles", "static_lr"),
     ("utilization instead of chance", "miles", "random_lr"),
-    ("both together", "miles", "vanilla"),
+    ("losses and scheduling", "miles", "vanilla"),
 )
 """(effect, strategy with it, strategy without it)"""
 
@@ -122,9 +122,10 @@ def _contrast_texts(head: str, test: Paired | None, p: float | None) -> dict[Col
 def show_difference(test: Paired) -> str:
     """`+0.3 [-0.1, +0.7]`, or `+0.3 (no CI)`."""
     found = test.difference
-    if found.low is None:
-        return f"{found.mean:+.1f} (no CI)"
-    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+    mean = fixed(found.mean, sign=True)
+    if found.low is None or found.high is None:
+        return f"{mean} (no CI)"
+    return f"{mean} [{fixed(found.low, sign=True)}, {fixed(found.high, sign=True)}]"
 
 
 def _contrast_data(
@@ -145,9 +146,9 @@ def _contrast_data(
         "strategy": subject,
         "rival": rival,
         "quantity": measure,
-        "difference": round(found.mean, 4) if found else None,
-        "ci_low": round(found.low, 4) if found and found.low is not None else None,
-        "ci_high": round(found.high, 4) if found and found.high is not None else None,
+        "difference": found.mean if found else None,
+        "ci_low": found.low if found else None,
+        "ci_high": found.high if found else None,
         "p_t": test.p if test else None,
         "p_holm": p,
         "p_wilcoxon": test.wilcoxon if test else None,

@@ -9,7 +9,7 @@ from typing import Any
 from miles_repro.report.measures import Values, interval
 from miles_repro.report.provenance import INTERVAL_NOTE, cell_data, runs_note
 from miles_repro.report.published import Printed
-from miles_repro.report.table import NONE, Column, Table, show
+from miles_repro.report.table import NONE, Column, Table, fixed, show
 from miles_repro.selection import Cell
 from miles_repro.stats import Interval
 
@@ -56,23 +56,19 @@ class Entry:
             return {self.ours(paper): ours}
         texts = {self.ours(paper): ours, (self.head, "in CI"): self.check or NONE}
         if self.printed:
-            value = f"{self.printed.value:+.1f}" if signed else f"{self.printed.value:.1f}"
-            texts[self.head, "paper"] = value + ("†" if self.printed.erratum else "")
+            value = fixed(self.printed.value, sign=signed)
+            texts[self.head, "paper"] = value + "†" * bool(self.printed.erratum)
         return texts
 
     def data(self) -> dict[str, Any]:
         """The numbers for the CSV file."""
-        found, printed = self.found, self.printed
-
-        def rounded(value: float | None) -> float | None:
-            return None if value is None else round(value, 4)
-
+        found = self.found
         return {
             "quantity": self.quantity,
-            "paper": printed.value if printed else None,
-            "mean": rounded(found.mean) if found else None,
-            "ci_low": rounded(found.low) if found else None,
-            "ci_high": rounded(found.high) if found else None,
+            "paper": self.printed.value if self.printed else None,
+            "mean": found.mean if found else None,
+            "ci_low": found.low if found else None,
+            "ci_high": found.high if found else None,
             "paper_in_ci": self.check,
         }
 
@@ -109,11 +105,9 @@ def entry_table(title: str, rows: Sequence[Row], tags: dict[str, Any], *, paper:
 def result_notes(table: Table, rows: Sequence[Row], *own: str, paper: bool) -> list[str]:
     """The notes under a table of results; `own` notes follow the first."""
     runs = [run for row in rows if row.cell for run in row.cell.searched]
-    if not runs:
-        return ["No run has finished."]
-    notes = [INTERVAL_NOTE, *own]
-    if paper:
+    notes = [INTERVAL_NOTE, *own] if runs else ["No run has finished."]
+    if runs and paper:
         notes.append(CHECK_NOTE)
     if any("†" in text for texts in table.rows for text in texts.values()):
         notes.append(ERRATUM_NOTE)
-    return [*notes, runs_note(runs)]
+    return [*notes, runs_note(runs)] if runs else notes

@@ -32,12 +32,19 @@ th,td{padding:.3rem .6rem;text-align:right;white-space:nowrap}
 th{background:#f3f4f6;font-weight:600}
 tbody tr{background:#fff}
 tbody tr:nth-child(even){background:#f8f8f8}
-th:first-child,td:first-child,.leads2 td:nth-child(2),.prose td,.prose th{text-align:left}
+th[colspan]{text-align:center}
+.leads2 td:nth-child(2),.leads2 thead tr:last-child th:nth-child(2){text-align:left}
+th:first-child,td:first-child,.prose td,.prose th{text-align:left}
 .numbers td:first-child{position:sticky;left:0;background:inherit}
 .prose td{white-space:normal;min-width:7rem;vertical-align:top}
 .prose td:nth-child(n+3){min-width:15rem}
 #claims>figure td:first-child{min-width:15rem}
 #claims>figure td:nth-child(n+2){min-width:7rem}
+@media(max-width:40rem){details .prose thead{display:none}
+details .prose tr,details .prose td{display:block}
+details .prose tr{padding:.4rem 0}
+details .prose td,details .prose td:nth-child(n+3){min-width:0;padding:.1rem .6rem}
+details .prose td:first-child{font-weight:600}}
 .picture img{display:block;width:100%;min-width:36rem;max-width:62rem;height:auto}
 .notes{margin:.5rem 0 0;padding-left:1.1rem;font-size:.8rem;color:#444}
 code{font-size:.9em;overflow-wrap:anywhere}

@@ -38,9 +38,9 @@ def robustness_sheet(study: Study, origin: Origin) -> Sheet:
                     "fusion": fusion,
                     "strategy": strategy,
                     "condition": " ".join(column).strip(),
-                    "mean": round(found.mean, 4) if found else None,
-                    "ci_low": round(found.low, 4) if found and found.low is not None else None,
-                    "ci_high": round(found.high, 4) if found and found.high is not None else None,
+                    "mean": found.mean if found else None,
+                    "ci_low": found.low if found else None,
+                    "ci_high": found.high if found else None,
                     "n_seeds": len(cell.runs),
                 }
             )

@@ -15,7 +15,7 @@ from miles_repro.stats import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table as RichTable
+    from rich.console import Group
 
 NONE = "–"
 Column = tuple[str, str]
@@ -132,31 +132,23 @@ class Table:
             f"<ul class=notes>{notes}</ul></figure>"
         )
 
-    def rich(self) -> RichTable:
+    def rich(self) -> Group:
+        """The table and its notes for a terminal of any width."""
         from rich import box
+        from rich.console import Group
         from rich.markup import escape
         from rich.table import Table as RichTable
+        from rich.text import Text
 
-        notes = "\n".join(self.notes).replace("`", "")
-        table = RichTable(
-            title=escape(self.title),
-            caption=escape(notes),
-            caption_justify="left",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-            pad_edge=False,
-        )
-        cells = self.cells(mark=("[bold]", "[/bold]"), escape=escape)
+        table = RichTable(title=escape(self.title), box=box.SIMPLE_HEAD, padding=0, show_edge=False)
         for j, head in enumerate(self.heads()):
-            width = max(len(row.get(self.columns[j], NONE)) for row in self.rows)
-            table.add_column(
-                escape(head), justify="left" if j < self.leads else "right", min_width=width
-            )
-        for i, row in enumerate(cells):
+            table.add_column(escape(head), justify="left" if j < self.leads else "right")
+        for i, row in enumerate(self.cells(mark=("[bold]", "[/bold]"), escape=escape)):
             if i and self.rows[i].get(FUSION) != self.rows[i - 1].get(FUSION):
                 table.add_section()
             table.add_row(*row)
-        return table
+        notes = [Text(note.replace("`", ""), style="dim") for note in self.notes]
+        return Group(table, *notes)
 
 
 @dataclass
@@ -195,11 +187,19 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def show(found: Interval | None, *, sign: bool = False, digits: int = 1) -> str:
-    """`97.0 ± 0.4`, `97.0 (no CI)` for one seed, `not yet run` for none."""
+    """`97.0 ± 0.4`, `97.0 (no CI)` without an interval, `not yet run` for none."""
     if found is None:
         return NOT_RUN
-    mean = f"{found.mean:+.{digits}f}" if sign else f"{found.mean:.{digits}f}"
-    return f"{mean} (no CI)" if found.half is None else f"{mean} ± {found.half:.{digits}f}"
+    mean = fixed(found.mean, sign=sign, digits=digits)
+    return (
+        f"{mean} (no CI)" if found.half is None else f"{mean} ± {fixed(found.half, digits=digits)}"
+    )
+
+
+def fixed(value: float, *, sign: bool = False, digits: int = 1) -> str:
+    """A number with so many decimals, never a negative zero."""
+    rounded = round(value, digits) + 0.0
+    return f"{rounded:+.{digits}f}" if sign else f"{rounded:.{digits}f}"
 
 
 def show_p(p: float | None) -> str:
