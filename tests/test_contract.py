@@ -23,6 +23,7 @@ from support import (
     strategy_overrides,
 )
 
+from miles_repro import run as running
 from miles_repro.config import Config
 from miles_repro.errors import UserError
 from miles_repro.loop import Fit
@@ -60,8 +61,9 @@ def trained(config: Config) -> tuple[list[dict[str, Any]], Fit]:
 
 @pytest.mark.parametrize("strategy, fusion", COMBINATIONS)
 def test_trains_and_resumes_to_the_same_bits(
-    strategy: str, fusion: str, tiny_data: Path, tmp_path: Path
+    strategy: str, fusion: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(running, "SAVE_EVERY_S", 0.0)
     overrides = strategy_overrides(strategy, fusion)
     whole = settings(tiny_data, tmp_path / "whole", *overrides)
     cut = settings(tiny_data, tmp_path / "cut", *overrides)
