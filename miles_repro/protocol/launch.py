@@ -74,7 +74,8 @@ class Rounds:
                     self._give_up(fresh, "the launcher did not start it")
             else:
                 self._launch(free[:1])
-                given_up = given_up + 1 if free[0] in self.failed else 0
+                if self._has_outcome(free[0]):
+                    given_up = given_up + 1 if free[0] in self.failed else 0
                 if given_up == HOPELESS:
                     self._give_up(free, "not tried again: one run after the other was killed")
             left = [job for job in left if not self._has_outcome(job)]

@@ -62,7 +62,7 @@ def make_plan(protocol: Protocol, datasets: list[str], *, measure: bool) -> Plan
         if cells:
             _look_closer(plan, protocol, dataset, cells, lines, measure=measure)
         else:
-            plan.lines += [Line(dataset, s.name, len(s.jobs), ()) for s, _ in lines]
+            plan.lines += [Line(dataset, s.name, len(s.jobs), ()) for s, _ in lines if s.jobs]
     return plan
 
 
@@ -96,7 +96,8 @@ def _look_closer(
         todo = tuple(job for job in jobs if job.cell not in plan.refused)
         runs = len(plan.keep(stage).jobs)
         prices = [found[job.strategy, job.fusion].run_s + PER_RUN_S for job in todo if found]
-        plan.lines.append(Line(dataset, stage.name, runs, todo, sum(prices) if found else None))
+        if runs:
+            plan.lines.append(Line(dataset, stage.name, runs, todo, sum(prices) if found else None))
     if not found:
         return
     share = next(iter(found.values())).share
