@@ -8,9 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from miles_repro import report
 from PIL import Image
 from record_factory import ablation, epoch_rows, population
+
+from miles_repro import report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = [
@@ -29,7 +30,9 @@ FLAGS = [
 FRAME = """<!doctype html><body style="margin:0">
 <iframe src="measured.html" style="border:0;width:{width}px;height:3000px"></iframe>
 <pre id="out">nothing</pre>
-<script>addEventListener("message", e => document.getElementById("out").textContent = e.data)</script>
+<script>
+addEventListener("message", e => document.getElementById("out").textContent = e.data)
+</script>
 """
 PROBE = """<script>
 const wide = [...document.querySelectorAll("body *")].filter(e => {
