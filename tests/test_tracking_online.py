@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tracked_runs import folder, header, row, summary
-from wandb_client import REPO, environment, python, track
+from wandb_client import REPO, environment, kill_after_rows, python, track
 from wandb_server import KEY, Run, WandbServer
 
 from miles_repro.tracking import mirror
@@ -57,18 +57,30 @@ def test_what_is_uploaded_is_the_record(server: WandbServer, tmp_path: Path) -> 
     assert not [p for p in written if KEY.encode() in p.read_bytes()]
 
 
+def test_a_run_continued_after_a_failure_is_the_same_wandb_run(
+    server: WandbServer, tmp_path: Path
+) -> None:
+    track(environment(server), root=tmp_path, fail_at=3)
+    (run,) = server.runs.values()
+    assert (run.state, len(run.history)) == ("failed", 3)
+    _, stderr = track(environment(server), root=tmp_path, epochs=6, forget=1)
+    assert stderr == f"tracker: W&B: {server.url}/lab/demo\n"
+    assert list(server.runs.values()) == [run]
+    assert_complete(run, 0, 6)
+
+
+@pytest.mark.slow
 def test_a_run_killed_and_resumed_is_the_same_wandb_run(
     server: WandbServer, tmp_path: Path
 ) -> None:
-    env = environment(server)
-    track(env, root=tmp_path, epochs=6, kill_at=3)
-    (run,) = server.runs.values()
-    sent = len(run.history)
-    assert sent <= 3
-    assert run.state == "running"
-    track(env, root=tmp_path, epochs=6)
+    options = {"root": str(tmp_path), "epochs": 10_000, "pause": 0.05}
+    script = str(REPO / "tests" / "tracked_runs.py")
+    run = kill_after_rows([sys.executable, script, json.dumps(options)], server, 3)
+    epochs = len(run.history) + 5
+    _, stderr = track(environment(server), root=tmp_path, epochs=epochs, forget=4)
+    assert stderr == f"tracker: W&B: {server.url}/lab/demo\n"
     assert list(server.runs.values()) == [run]
-    assert_complete(run, 0, 6)
+    assert_complete(run, 0, epochs)
 
 
 def test_a_repeated_run_is_not_doubled(server: WandbServer, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 ``python tracked_runs.py '{"root": ..., "runs": 20}'`` prints one JSON line of timings at the end.
 Options: ``runs``, ``epochs``, ``first`` (number of the first run), ``config`` (tracker group),
-``kill_at`` (SIGKILL itself after that epoch of the first run), ``fail_at`` (the same, but a
+``kill_at`` (SIGKILL itself after that epoch of the first run), ``forget`` (recorded epochs that
+a resumed run trains again), ``fail_at`` (the same, but a
 failure), ``pause`` (seconds an epoch takes).
 """
 
@@ -92,6 +93,8 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
         record = RunRecord(run_dir)
         record.write_config(header(number)["config"])
         history = load_rows(run_dir) if (run_dir / "metrics.jsonl").exists() else []
+        history = history[: len(history) - options.get("forget", 0)]
+        record.rewrite_rows(history)
         tracker = timed("start", tracking.start, config, header(number), run_dir, history)
         for epoch in range(len(history) + 1, epochs + 1):
             time.sleep(options.get("pause", 0))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from wandb_server import KEY, WandbServer
+from wandb_server import KEY, Run, WandbServer
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -50,6 +52,24 @@ def track(env: dict[str, str], **options: Any) -> tuple[dict[str, Any], str]:
         return {}, done.stderr
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr
+
+
+def kill_after_rows(command: list[str], server: WandbServer, rows: int) -> Run:
+    """SIGKILL a process once the server has that many rows of its run (sent every 15 s)."""
+    with subprocess.Popen(command, env=environment(server), cwd=REPO) as process:
+        deadline = time.monotonic() + 120
+        while len(getattr(_first(server), "lines", ())) < rows and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+    run = _first(server)
+    assert run is not None
+    assert process.returncode == -signal.SIGKILL
+    assert run.state == "running"
+    return run
+
+
+def _first(server: WandbServer) -> Run | None:
+    return next(iter(server.runs.values()), None)
 
 
 def offline_file(run_dir: Path) -> Path:

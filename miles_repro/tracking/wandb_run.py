@@ -73,6 +73,7 @@ class WandbTracker:
         self._run_dir = run_dir
         self._run: Any = None
         self._online = False
+        self._known = 0
 
     def mark(self) -> None:
         """Start with an empty W&B folder: what a killed process left is in the record."""
@@ -105,10 +106,14 @@ class WandbTracker:
         self._run.define_metric("epoch", hidden=True)
         self._run.define_metric("*", step_metric="epoch")
         self._run.define_metric(OBJECTIVE, step_metric="epoch", summary="max")
-        known = self._run.step  # 0 for a new run, else the step after the last one W&B has
+        self._known = self._run.step  # 0 for a new run, else the step after the last one W&B has
         for row in history:
-            if row["epoch"] >= known:
-                self._run.log(history_row(row), step=row["epoch"], commit=True)
+            self._log(row)
+
+    def _log(self, row: dict[str, Any]) -> None:
+        """Send a row unless W&B has that epoch: a resumed run may train its last ones again."""
+        if row["epoch"] >= self._known:
+            self._run.log(history_row(row), step=row["epoch"], commit=True)
 
     @property
     def address(self) -> str:
@@ -119,7 +124,7 @@ class WandbTracker:
         """Mirror one epoch."""
         if self._run is not None:
             try:
-                self._run.log(history_row(row), step=row["epoch"], commit=True)
+                self._log(row)
             except Exception as error:
                 self._lose(error)
 
