@@ -63,10 +63,12 @@ def test_a_run_continued_after_a_failure_is_the_same_wandb_run(
     track(environment(server), root=tmp_path, fail_at=3)
     (run,) = server.runs.values()
     assert (run.state, len(run.history)) == ("failed", 3)
+    assert run.summary["error"] == "ValueError: made up"
     _, stderr = track(environment(server), root=tmp_path, epochs=6, forget=1)
     assert stderr == f"tracker: W&B: {server.url}/lab/demo\n"
     assert list(server.runs.values()) == [run]
     assert_complete(run, 0, 6)
+    assert "error" not in run.summary
 
 
 @pytest.mark.slow

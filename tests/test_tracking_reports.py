@@ -117,18 +117,23 @@ def test_dry_run_writes_the_dashboards(tmp_path: Path) -> None:
     ]
     titles = [report["displayName"] for report in spec["reports"]]
     assert len(titles) == len(set(titles)) == 6
-    for report, table in zip(spec["reports"], dashboards.PAPER_TABLES, strict=True):
-        assert f"tables/{table.name}" in json.dumps(report)
+    for report in spec["reports"][:3]:
+        assert "tables/smnist_mini_mini" in json.dumps(report)
 
 
 @pytest.mark.slow
 def test_saving_dashboards_twice_replaces_them(server: WandbServer, tmp_path: Path) -> None:
     env = environment(server)
     track(env, root=tmp_path, epochs=1)  # makes the project
+    code(SEND, str(tmp_path / "out"), env=env)
     first = python("scripts/dashboards.py", "--project=demo", env=env)
     assert first.returncode == 0, first.stderr
     assert server.unknown == []
     ids = list(server.views)
+    shows = [
+        view["displayName"] for view in server.views.values() if "tables/table2" in view["spec"]
+    ]
+    assert shows == ["MILES reproduction, Table 2: balancing strategies, concatenation"]
     assert [view["type"] for view in server.views.values()] == ["project-view", *["runs"] * 6]
     second = python("scripts/dashboards.py", "--project=demo", env=env)
     assert second.stdout == first.stdout

@@ -146,6 +146,8 @@ class WandbServer(Artifacts, Views, Sweeps):
         runs = [run for run in self.runs.values() if run.project == v["project"]]
         if not runs:
             return {"project": None}
+        wanted = json.loads(v.get("filters") or "{}").items()
+        runs = [run for run in runs if all(run.fields.get(k) == x for k, x in wanted)]
         first = int(v.get("cursor") or 0)
         last = min(first + v["perPage"], len(runs))
         edges = [{"node": self._node(runs[i]), "cursor": str(i + 1)} for i in range(first, last)]

@@ -15,6 +15,8 @@ from miles_repro.tracking import brief
 
 VIEW = "milesrepro"  # name of the workspace in its address (?nw=...): saving again replaces it
 SCORE, GAP = "test/fused/metric", "gap"
+LOGGED = ["smnist_mini_mini", "cremad_paper", "smnist_paper", "luma_paper", "mmimdb_paper"]
+"""Names of the comparison tables that ``reproduce.py tables --to-wandb`` logs, if all were run."""
 UNIMODAL = ["unimodal_image", "unimodal_audio", "unimodal_video", "unimodal_text"]
 
 
@@ -27,6 +29,11 @@ class PaperTable:
     text: str
     where: dict[str, list[Any]]
     group: tuple[str, ...]
+    ablation: bool = False
+
+    def shown(self, logged: list[str]) -> list[str]:
+        """Those logged tables that belong here: of its name, or comparisons of strategies."""
+        return [t for t in logged if t == self.name or not (self.ablation or t in _NAMES)]
 
 
 def _ablation(number: str, what: str, key: str) -> PaperTable:
@@ -36,6 +43,7 @@ def _ablation(number: str, what: str, key: str) -> PaperTable:
         f"MILES with {what} varied and everything else at its chosen value.",
         {"strategy": ["miles"]},
         ("dataset", "fusion", key),
+        ablation=True,
     )
 
 
@@ -63,6 +71,9 @@ PAPER_TABLES = (
     _ablation("5", "the factor mu", "strategy/mu"),
     _ablation("6", "the source of the metric", "strategy/source"),
 )
+
+
+_NAMES = {table.name for table in PAPER_TABLES}
 
 
 def _modules() -> tuple[Any, Any, Any]:
@@ -139,8 +150,8 @@ def _scatter(wr: Any) -> Any:
     )
 
 
-def build_report(entity: str, project: str, table: PaperTable) -> Any:
-    """The table as it was computed from the records, and the runs it was computed from."""
+def build_report(entity: str, project: str, table: PaperTable, logged: list[str]) -> Any:
+    """The tables as they were computed from the records, and the runs behind them."""
     _, wr, expr = _modules()
     runs = wr.Runset(  # without a project it means the report's own, and needs no server to build
         name=table.title,
@@ -151,31 +162,29 @@ def build_report(entity: str, project: str, table: PaperTable) -> Any:
         wr.BarPlot(title=title, metrics=[metric], groupby_aggfunc="mean")
         for title, metric in (("Test score, fused", SCORE), ("Gap (test)", GAP))
     ]
+    shown = [wr.WeavePanelSummaryTable(table_name=f"tables/{t}") for t in table.shown(logged)]
+    computed = [
+        wr.H1(text="As computed from the records"),
+        wr.P(text="Best trial by validation, mean over seeds (reproduce.py tables --to-wandb)."),
+        wr.PanelGrid(runsets=[wr.Runset(name="Tables")], panels=shown),
+    ]
     return wr.Report(
         entity=entity,
         project=project,
         title=f"MILES reproduction, {table.title}",
         description=table.text,
         blocks=[
-            wr.H1(text="As computed from the records"),
-            wr.P(
-                text="Best trial by validation, mean over seeds; sent by "
-                "`python scripts/reproduce.py tables --to-wandb`."
-            ),
-            wr.PanelGrid(
-                runsets=[wr.Runset(name="Tables")],
-                panels=[wr.WeavePanelSummaryTable(table_name=f"tables/{table.name}")],
-            ),
+            *(computed if shown else []),
             wr.H1(text="All runs, every trial and seed"),
-            wr.P(text="Plain means over all runs of a group, unlike the table above."),
+            wr.P(text="Plain means over all runs of a group, without any selection."),
             wr.PanelGrid(runsets=[runs], panels=[*bars, _scatter(wr)]),
         ],
     )
 
 
 def spec(entity: str, project: str) -> dict[str, Any]:
-    """Everything that :func:`save` would send, as plain JSON."""
-    reports = [build_report(entity, project, table) for table in PAPER_TABLES]
+    """Everything that :func:`save` would send, as plain JSON, once all tables were logged."""
+    reports = [build_report(entity, project, table, LOGGED) for table in PAPER_TABLES]
     return {
         "workspace": _plain(build_workspace(entity, project)),
         "reports": [_plain(report) for report in reports],
@@ -216,9 +225,12 @@ def _save_workspace(entity: str, project: str) -> str:
 
 def _save_reports(api: Any, entity: str, project: str) -> list[str]:
     known = {report.display_name: report.id for report in api.reports(f"{entity}/{project}")}
+    runs = api.runs(f"{entity}/{project}", filters={"jobType": "tables"}, lazy=False)
+    keys = {key for run in runs for key in run.summary_metrics if key.startswith("tables/")}
+    logged = sorted(key.removeprefix("tables/") for key in keys)
     urls = []
     for table in PAPER_TABLES:
-        report = build_report(entity, project, table)
+        report = build_report(entity, project, table, logged)
         report.id = known.get(report.title, "")
         report.save()
         urls.append(str(report.url))

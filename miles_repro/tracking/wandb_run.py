@@ -142,6 +142,8 @@ class WandbTracker:
             self._run.summary.update(summary_values(summary))
         if error is not None:
             self._run.summary["error"] = error
+        elif self._run.summary.get("error"):  # of an attempt before this one
+            del self._run.summary["error"]
         self._run.finish(exit_code=0 if error is None else 1)
 
     def _lose(self, error: Exception) -> None:
