@@ -17,31 +17,37 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from miles_repro.errors import UserError
 
 PAD, UNKNOWN = 0, 1
+EMBEDDING_STD = 0.1
+"""Of the initial word vectors; torch's 1.0 buries the few words of a small corpus in noise."""
 
 
 class Bow(nn.Module):
-    """Mean of word embeddings, then one hidden ReLU layer: token ids (B, L) -> (B, dim)."""
+    """Mean of word vectors, layer norm, one hidden ReLU layer: token ids (B, L) -> (B, dim).
+
+    The norm takes out that a mean of many vectors is shorter than one of few.
+    """
 
     def __init__(self, vocab_size: int, embed_dim: int = 128, dim: int = 128) -> None:
         super().__init__()
         self.dim, self.vocab_size = dim, vocab_size
         self.embedding = nn.EmbeddingBag(vocab_size, embed_dim, mode="mean", padding_idx=PAD)
-        self.hidden = nn.Linear(embed_dim, dim)
+        nn.init.normal_(self.embedding.weight[1:], std=EMBEDDING_STD)
+        self.hidden = nn.Sequential(nn.LayerNorm(embed_dim), nn.Linear(embed_dim, dim), nn.ReLU())
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return torch.relu(self.hidden(self.embedding(_known(tokens, self.vocab_size))))
+        return self.hidden(self.embedding(_known(tokens, self.vocab_size)))
 
 
 class Gru(nn.Module):
     """Bidirectional GRU over word embeddings: token ids (B, L) -> (B, dim).
 
     Sequences are packed, so padding takes no step and a row's feature does not depend on the
-    length of its neighbours. The feature is the last state of each direction, joined.
+    length of its neighbours. The feature is the mean of the states of both directions, joined.
     """
 
     def __init__(self, vocab_size: int, embed_dim: int = 128, dim: int = 128) -> None:
@@ -50,15 +56,18 @@ class Gru(nn.Module):
             raise UserError(f"a bidirectional GRU needs an even dim, got {dim}")
         self.dim, self.vocab_size = dim, vocab_size
         self.embedding = nn.Embedding(vocab_size, embed_dim, padding_idx=PAD)
+        nn.init.normal_(self.embedding.weight[1:], std=EMBEDDING_STD)
         self.gru = nn.GRU(embed_dim, dim // 2, batch_first=True, bidirectional=True)
 
     def forward(self, tokens: Tensor) -> Tensor:
         # An all-padding row keeps one step: packing refuses length 0.
-        lengths = (tokens != PAD).sum(dim=1).clamp(min=1).cpu()
+        lengths = (tokens != PAD).sum(dim=1).clamp(min=1)
         embedded = self.embedding(_known(tokens, self.vocab_size))
-        packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
-        _, state = self.gru(packed)
-        return state.transpose(0, 1).flatten(1)
+        packed = pack_padded_sequence(
+            embedded, lengths.cpu(), batch_first=True, enforce_sorted=False
+        )
+        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True)
+        return states.sum(dim=1) / lengths[:, None]
 
 
 class Bert(nn.Module):
