@@ -156,3 +156,24 @@ def test_wandb_sweep_and_agent_drive_train_py(
         assert run.values["run_id"] == summary["run_id"]
         assert run.summary["val/fused/metric"] == summary["val"]["fused"]["metric"]
         assert json.loads(run.summary["record"]) == summary
+
+
+def test_tables_from_wandb_are_the_local_tables(
+    server: WandbServer, tiny_data: Path, tmp_path: Path
+) -> None:
+    runs, env = tmp_path / "runs", environment(server)
+    train(env, "-m", *overrides(tiny_data, runs, "epochs=2", "strategy=vanilla,miles"))
+    for name, options in {
+        "local": ["--runs-dir", str(runs), "--to-wandb", "lab/demo"],
+        "wandb": ["--runs-dir", str(tmp_path / "nothing"), "--from-wandb", "lab/demo"],
+    }.items():
+        results = str(tmp_path / name)
+        done = python("scripts/reproduce.py", "tables", "--results", results, *options, env=env)
+        assert done.returncode == 0, done.stderr
+    local = {p.name: p.read_text() for p in (tmp_path / "local/tables").glob("*.csv")}
+    assert len(local) > 3
+    assert local == {p.name: p.read_text() for p in (tmp_path / "wandb/tables").glob("*.csv")}
+    (sent,) = [run for run in server.runs.values() if run.fields["jobType"] == "tables"]
+    assert [key for key in sent.summary if key.startswith("tables/tiny")]
+    assert "report.html" in server.artifacts["report"]
+    assert server.unknown == []
