@@ -37,7 +37,7 @@ def comparison_table(records: Iterable[Record], dataset: str, budget: str) -> pd
     from miles_repro.report.provenance import Origin
 
     found = study(records, dataset, budget)
-    if found is None:
+    if found is None or not found.cells:
         raise UserError(f"no finished run of dataset={dataset} budget={budget}: run some first")
     (table,) = comparison_sheet(found, Origin("", "")).tables
     return pd.DataFrame(table.data).drop(columns=["table", "paper", "paper_in_ci"])
@@ -53,7 +53,7 @@ def print_comparison(
     from miles_repro.report.provenance import Origin
 
     console = console or Console()
-    for found in studies(records):
+    for found in (one for one in studies(records) if one.cells):  # others: ablations only
         for table in comparison_sheet(found, Origin(command, commit)).tables:
             console.print(table.rich())
 
