@@ -104,7 +104,9 @@ def settings(
     ``values`` (full key -> value) are set after composing: cheaper than an override, and not
     counted as fixed by the user.
     """
-    composed = compose(f"dataset={dataset}", f"optimizer.lr={LR}", *overrides)
+    composed = compose("dataset=tiny", f"optimizer.lr={LR}", *overrides)
+    if dataset != "tiny":
+        composed["dataset"] = compose(f"dataset={dataset}")["dataset"]
     paths = {"runtime.data_dir": str(data_dir), "runtime.runs_dir": str(runs_dir)}
     for key, value in {**paths, "runtime.device": "cpu", **values}.items():
         OmegaConf.update(composed, key, value, merge=False, force_add=True)

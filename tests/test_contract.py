@@ -63,7 +63,7 @@ def trained(config: Config) -> tuple[list[dict[str, Any]], Fit]:
 def test_trains_and_resumes_to_the_same_bits(
     strategy: str, fusion: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(running, "SAVE_EVERY_S", 0.0, raising=False)
     overrides = strategy_overrides(strategy, fusion)
     whole = settings(tiny_data, tmp_path / "whole", *overrides)
     cut = settings(tiny_data, tmp_path / "cut", *overrides)

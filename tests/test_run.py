@@ -46,7 +46,7 @@ class Interrupted(Exception):
 
 @pytest.fixture(autouse=True)
 def _state_saved_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(running, "SAVE_EVERY_S", 0.0, raising=False)
 
 
 def stop_at(*epochs: int) -> Callable[[dict[str, Any], int], None]:
