@@ -23,6 +23,13 @@ from miles_repro.errors import UserError
 
 CONFIG, ROWS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 LAST, ERROR, LOCK = "last.pt", "error.txt", ".lock"
+TORCH_WRITE_ERRORS = (
+    "PytorchStreamWriter",
+    "file write failed",
+    "iostream error",
+    "unexpected pos",
+)
+"""How torch.save words a disk that takes no more: not as an OSError."""
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
@@ -53,8 +60,8 @@ def disk_errors(path: Path) -> Iterator[None]:
             errno.EROFS: "the file system is read-only: set runtime.runs_dir",
         }.get(e.errno or 0, str(e))
         raise UserError(f"cannot write {path}: {reason}; finished runs are kept") from None
-    except RuntimeError as e:  # torch.save reports a failed write this way
-        if "write" not in str(e) and "PytorchStreamWriter" not in str(e):
+    except RuntimeError as e:
+        if not any(words in str(e) for words in TORCH_WRITE_ERRORS):
             raise
         raise UserError(f"cannot write {path}: disk full?; finished runs are kept") from None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,18 @@ FIT_START_EPOCHS = 30
 class Cost:
     """Seconds on one worker: an epoch, and a whole run with its evaluation.
 
-    share: of the data the measurement used; measured: False where another fusion's was scaled.
+    share: of the data the measurement used; cpu: cores it kept busy; measured: False where
+    another fusion's was scaled.
     """
 
     epoch_s: float
     run_s: float
     share: float
+    cpu: float
     measured: bool = True
 
     def times(self, ratio: float) -> Cost:
-        return Cost(self.epoch_s * ratio, self.run_s * ratio, self.share, measured=False)
+        return replace(self, epoch_s=self.epoch_s * ratio, run_s=self.run_s * ratio, measured=False)
 
 
 Cell = tuple[str, str]
@@ -110,9 +112,11 @@ class _Meter:
         rows = load_rows(outcome.config.run_dir)
         first, last = rows[0]["time"]["epoch_s"], rows[-1]["time"]["epoch_s"]
         start = max(0.0, first - last) * max(1.0, epochs / FIT_START_EPOCHS)
-        evaluation = outcome.summary["cost"]["wall_s"] - sum(r["time"]["epoch_s"] for r in rows)
+        spent = outcome.summary["cost"]
+        evaluation = spent["wall_s"] - sum(r["time"]["epoch_s"] for r in rows)
         whole = start + epochs * last + max(0.0, evaluation)
-        return Cost(last / self.share, whole / self.share, self.share)
+        cpu = spent["cpu_s"] / spent["wall_s"]
+        return Cost(last / self.share, whole / self.share, self.share, cpu)
 
     def _config(self, strategy: str, fusion: str) -> Config:
         return self.protocol.config_for_timing(Job(self.dataset, strategy, fusion, 0, 0))

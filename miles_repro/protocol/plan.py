@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass, field
 
 from miles_repro.protocol.stages import Job, Protocol, Stage
@@ -9,6 +10,10 @@ from miles_repro.sweep import available_cores, duration
 
 PER_RUN_S = 0.2
 """Hydra's composing and scheduling of one run."""
+
+
+BUSY = 0.75
+"""Below this share of its cores' time a measurement is told to be disturbed."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,12 @@ def _look_closer(
             if s == strategy
         ]
         plan.notes.append(f"  {strategy:18}{'   '.join(texts)}")
+    cpu = statistics.median(cost.cpu for cost in found.values()) / plan.threads
+    if cpu < BUSY and not _on_gpu(plan.device):
+        plan.notes.append(
+            f"This machine is busy: runs got {100 * cpu:.0f} % of their cores' time. On a "
+            f"free one expect about {100 * cpu:.0f} % of the times given here."
+        )
 
 
 def show(plan: Plan, not_prepared: dict[str, str], workers: int, price: float | None) -> None:
