@@ -524,8 +524,10 @@ def test_a_bad_file_says_which(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["miles_70_15_15", "actor"])
 def test_two_training_epochs(prepared: Path, tmp_path: Path, scheme: str) -> None:
-    overrides = ("budget=smoke", "budget.data_fraction=1.0", "epochs=2", f"dataset.scheme={scheme}")
-    config = settings(prepared.parent, tmp_path, *overrides, dataset="cremad", batch_size=4)
+    overrides = ("budget=smoke", "budget.data_fraction=1.0", "epochs=2")
+    values = {"batch_size": 4, "dataset.scheme": scheme}
+    config = settings(prepared.parent, tmp_path, *overrides, dataset="cremad", **values)
+    assert config.dataset.scheme == scheme
     summary = run(config, "test").summary
     assert summary is not None
     assert summary["status"] == "done"

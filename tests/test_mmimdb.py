@@ -528,9 +528,10 @@ def test_other_hdf5_files_are_refused(
 # ---- training ---------------------------------------------------------------------------------
 
 
-def train(data: Path, runs: Path, *overrides: str) -> dict[str, Any]:
-    overrides = ("budget=smoke", "budget.data_fraction=1.0", "epochs=2", *overrides)
-    summary = run(settings(data, runs, *overrides, dataset="mmimdb", batch_size=4), "test").summary
+def train(data: Path, runs: Path, encoders: str, **values: Any) -> dict[str, Any]:
+    budget = ("budget=smoke", "budget.data_fraction=1.0", f"budget.encoders={encoders}")
+    values = {"epochs": 2, "batch_size": 4, **values}
+    summary = run(settings(data, runs, *budget, dataset="mmimdb", **values), "test").summary
     assert summary is not None
     assert (summary["status"], summary["metric"]) == ("done", "f1_micro")
     assert np.isfinite([part["loss"] for part in summary["test"].values()]).all()
@@ -539,14 +540,14 @@ def train(data: Path, runs: Path, *overrides: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("encoders", ["small", "gru"])
 def test_training_on_words(prepared: Path, tmp_path: Path, encoders: str) -> None:
-    summary = train(prepared.parent, tmp_path, f"budget.encoders={encoders}")
+    summary = train(prepared.parent, tmp_path, encoders)
     assert set(summary["test"]) == {"fused", "text", "image"}
     assert set(summary["noise"]) == {"image"}  # token ids take no noise
 
 
-@pytest.mark.parametrize("finetune", ["true", "false"])
+@pytest.mark.parametrize("finetune", [True, False])
 def test_training_on_wordpieces(
-    original: Path, tokenizer: Path, tmp_path: Path, finetune: str
+    original: Path, tokenizer: Path, tmp_path: Path, finetune: bool
 ) -> None:
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 8}
@@ -555,11 +556,10 @@ def test_training_on_wordpieces(
     shutil.copy(tokenizer / "vocab.txt", tmp_path / "bert")
     bert = tmp_path / "bert"
     prepare(original, tmp_path / "data" / "mmimdb", tokenizer=str(bert), length=8, size=32)
-    train(
-        *(tmp_path / "data", tmp_path / "runs", "budget.encoders=paper"),
-        *(f"dataset.bert_folder={bert}", f"dataset.encoders.paper.text.finetune={finetune}"),
-        "dataset.encoders.paper.image.depth=10",
-    )
+    paper = "dataset.encoders.paper"
+    values = {f"{paper}.text.finetune": finetune, f"{paper}.image.depth": 10}
+    values["dataset.bert_folder"] = str(bert)
+    train(tmp_path / "data", tmp_path / "runs", "paper", **values)
 
 
 def test_bert_on_words_is_refused(prepared: Path, tmp_path: Path) -> None:
@@ -570,14 +570,14 @@ def test_bert_on_words_is_refused(prepared: Path, tmp_path: Path) -> None:
     (tmp_path / "bert" / "vocab.txt").write_text("\n".join(["[PAD]", *"abcdefgh", "[CLS]"]))
     with pytest.raises(UserError, match="tokenizer="):
         train(
-            *(prepared.parent, tmp_path / "runs", "budget.encoders=paper"),
-            f"dataset.bert_folder={tmp_path / 'bert'}",
+            *(prepared.parent, tmp_path / "runs", "paper"),
+            **{"dataset.bert_folder": str(tmp_path / "bert")},
         )
 
 
 def test_without_a_bert_folder(prepared: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no BERT model at"):
-        train(prepared.parent, tmp_path, "budget.encoders=paper")
+        train(prepared.parent, tmp_path, "paper")
 
 
 # ---- the stand-in -----------------------------------------------------------------------------
