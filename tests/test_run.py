@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from support import (
     settings,
     strategy_overrides,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
 from miles_repro import loop, records
 from miles_repro import run as running
@@ -77,6 +79,18 @@ class Jitter:
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return x + 0.5 * torch.randn(x.shape, generator=generator)
+
+
+class Dropping(nn.Module):
+    """An encoder that draws from torch's global generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Dropout(0.5))
+        self.dim = 8
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
 
 
 # --- the loop itself --------------------------------------------------------------------------
@@ -237,6 +251,7 @@ LONG: list[tuple[str, dict[str, Any]]] = [
     ("vanilla", {"unimodal_source": "probe", "optimizer.clip_norm": 1.0}),
     ("miles", {"precision.amp": "fp16"}),
     ("vanilla", {"dataset.modalities.image.augment": {"_target_": "test_run.Jitter"}}),
+    ("gblend", {"dataset.modalities.audio.encoder": {"_target_": "test_run.Dropping"}}),
 ]
 
 
@@ -586,3 +601,38 @@ def test_damaged_data_is_one_line_and_leaves_no_summary(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(UserError, match=r"audio\.npy is missing: prepare it again"):
         run(config, "test")
+
+
+@pytest.mark.slow
+def test_kill_signals_change_nothing(tiny_data: Path, tmp_path: Path) -> None:
+    """Three SIGKILLs at whatever the process is doing, states saved as they are by default."""
+    overrides = ("strategy=mses", "strategy.patience=1.0", "epochs=200", "optimizer.lr=0.02")
+
+    def start(place: str) -> subprocess.Popen[bytes]:
+        ours = (f"hydra.searchpath=[file://{TEST_CONF}]", "tracker=none", "dataset=tiny")
+        where = (f"runtime.runs_dir={tmp_path / place}", "runtime.device=cpu")
+        return subprocess.Popen(
+            [sys.executable, str(REPO / "train.py"), *ours, *overrides, *where],
+            env={**os.environ, "MILES_DATA": str(tiny_data)},
+            stdout=subprocess.DEVNULL,
+        )
+
+    def rows(place: str) -> int:
+        found = list((tmp_path / place).rglob(ROWS))
+        return len(found[0].read_text().splitlines()) if found else 0
+
+    assert start("whole").wait(300) == 0
+    for wanted in (30, 80, 140):
+        process = start("cut")
+        while process.poll() is None and rows("cut") < wanted:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not list((tmp_path / "cut").rglob(SUMMARY))
+    assert start("cut").wait(300) == 0
+    whole, cut = (next((tmp_path / p).rglob(SUMMARY)).parent for p in ("whole", "cut"))
+    assert rows_without_time(whole) == rows_without_time(cut)
+    one, other = read_summary(whole), read_summary(cut)
+    assert one is not None
+    assert other is not None
+    assert lasting(one) == lasting(other)
