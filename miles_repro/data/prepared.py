@@ -21,6 +21,8 @@ from miles_repro.data.manifest import read_manifest, sha256_of
 from miles_repro.errors import UserError
 
 Batch = tuple[dict[str, Tensor], Tensor]
+BATCH_BYTES = 64 * 2**20
+"""Largest input of an evaluation batch."""
 HASH_LIMIT = 512 * 2**20
 """Sets up to this many bytes are hashed before every first use; larger ones checked by size."""
 _checked: set[tuple[str, int, int]] = set()
@@ -125,27 +127,30 @@ class Part:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def within_memory(self, size: int) -> int:
+        """``size``, or the largest batch whose float32 input stays below BATCH_BYTES."""
+        sample = sum(4 * int(np.prod(a.shape[1:])) for a in self._arrays.values())
+        return max(1, min(size, BATCH_BYTES // sample))
+
     def batch(self, index: Tensor, only: str | None = None) -> Batch:
         """Samples ``index`` (B,) of this split: modality -> (B, ...) float32, and labels.
 
         ``only``: leave the other modalities out.
         """
-        names = self._arrays if only is None else (only,)
+        names = tuple(self._arrays) if only is None else (only,)
         at = index.to(self.device)
         if self._resident is not None:
-            x = {m: self._resident[m].index_select(0, at) for m in names}
-        else:
-            rows = self._rows[index.numpy()]
-            x = {m: self._moved(self._arrays[m][rows]) for m in names}
-        if self._resident is None or self._resident_as_stored:
-            x = {m: self._ready(m, v) for m, v in x.items()}
+            return self._gather(at, names)
+        rows = self._rows[index.numpy()]
+        x = {m: self._ready(m, self._moved(self._arrays[m][rows])) for m in names}
         return x, self.labels.index_select(0, at)
 
     def batches(self, order: Tensor, size: int, only: str | None = None) -> Iterator[Batch]:
         """Batches of ``size`` in the given order, the last one smaller; nothing is dropped."""
         if self._resident is not None:
-            for chunk in order.to(self.device).split(size):
-                yield self.batch(chunk, only)
+            names = tuple(self._arrays) if only is None else (only,)
+            for at in order.to(self.device).split(size):
+                yield self._gather(at, names)
             return
         chunks = order.split(size)
         with ThreadPoolExecutor(1) as reader:  # read the next batch while this one is used
@@ -155,6 +160,13 @@ class Part:
                 coming = reader.submit(self.batch, chunk, only)
                 yield batch
             yield coming.result()
+
+    def _gather(self, at: Tensor, names: tuple[str, ...]) -> Batch:
+        assert self._resident is not None
+        x = {m: self._resident[m].index_select(0, at) for m in names}
+        if self._resident_as_stored:
+            x = {m: self._ready(m, v) for m, v in x.items()}
+        return x, self.labels.index_select(0, at)
 
     def _moved(self, rows: NDArray[Any]) -> Tensor:
         x = torch.from_numpy(rows)

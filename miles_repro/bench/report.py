@@ -1,0 +1,143 @@
+"""What a section found, kept as JSON, and the report made of all sections."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from miles_repro import cost
+from miles_repro.sweep import available_cores
+
+
+@dataclass
+class Table:
+    """Columns and rows of text."""
+
+    columns: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+    title: str = ""
+
+    def add(self, *cells: object) -> None:
+        self.rows.append([str(c) for c in cells])
+
+
+@dataclass
+class Goal:
+    """A limit set beforehand, and what was measured. ``note``: the reason where it is missed."""
+
+    what: str
+    value: float
+    limit: float
+    at_least: bool = False
+    note: str = ""
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+
+@dataclass
+class Section:
+    """One section of the report. ``raw``: every single measurement, for the JSON file."""
+
+    key: str
+    title: str
+    text: str
+    tables: list[Table]
+    goals: list[Goal] = field(default_factory=list)
+    raw: dict[str, Any] = field(default_factory=dict)
+
+
+def origin() -> dict[str, Any]:
+    """Where and when a section was measured, and with which code."""
+    commit, dirty = cost.commit()
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": f"{commit or 'unknown'}{' with local changes' if dirty else ''}",
+        "processor": _processor(),
+        "cores": available_cores(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "torch": _torch_version(),
+        "load_before": round(os.getloadavg()[0], 1),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "?")
+
+
+def _torch_version() -> str:
+    from importlib.metadata import version
+
+    return version("torch")
+
+
+def as_json(section: Section, where: dict[str, Any], seconds: float) -> dict[str, Any]:
+    return {**asdict(section), "origin": where, "seconds": round(seconds)}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The sections of an earlier ``results.json``, by key; none where there is no file."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def render(sections: dict[str, Any]) -> str:
+    """The report in Markdown."""
+    lines = ["# Speed", "", *_origins(sections), ""]
+    goals = [(s["title"], Goal(**g)) for s in sections.values() for g in s["goals"]]
+    if goals:
+        summary = Table(["section", "goal", "limit", "measured", "met"])
+        for title, g in goals:
+            limit = f"{'>=' if g.at_least else '<='} {g.limit:g}"
+            met = "yes" if g.met else f"**no**{': ' + g.note if g.note else ''}"
+            summary.add(title, g.what, limit, f"{g.value:.3g}", met)
+        lines += ["## Goals", "", *_markdown(summary), ""]
+    for s in sections.values():
+        lines += [f"## {s['title']}", "", s["text"].strip(), ""]
+        for table in s["tables"]:
+            t = Table(**table)
+            lines += [*([f"**{t.title}**", ""] if t.title else []), *_markdown(t), ""]
+        o = s["origin"]
+        lines += [
+            f"*{o['date']}, commit {o['commit']}, load average before it {o['load_before']}, "
+            f"{s['seconds']} s: `{o['command']}`*",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _origins(sections: dict[str, Any]) -> list[str]:
+    def machine(o: dict[str, Any]) -> str:
+        return (
+            f"{o['processor']}, {o['cores']} cores, {o['memory_gb']} GB; {o['platform']}; "
+            f"Python {o['python']}, torch {o['torch']}"
+        )
+
+    machines = list(dict.fromkeys(machine(s["origin"]) for s in sections.values()))
+    return [
+        "`make bench` measures this. Ratios come from alternating repetitions side by side: the "
+        "median of the repetitions' ratios, with the smallest and the largest in parentheses. "
+        "*CPU* counts the processor time of the processes concerned, *wall* the time on the clock, "
+        "which other work on the machine disturbs.",
+        "",
+        *(f"Machine: {m}." for m in machines),
+    ]
+
+
+def _markdown(table: Table) -> list[str]:
+    rows = [table.columns, ["---"] * len(table.columns), *table.rows]
+    return ["| " + " | ".join(row) + " |" for row in rows]

@@ -1,0 +1,121 @@
+"""What the sections share: sizes, a scratch folder, configurations and synthetic data sets."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from miles_repro import config as configuration
+from miles_repro.config import Config
+from miles_repro.data.preparation import Card, Preparation
+
+REPO = Path(__file__).resolve().parents[2]
+CONF = REPO / "conf"
+
+Encoder = Literal["cnn", "mlp"]
+NAMES: dict[Encoder, str] = {"cnn": "small CNN", "mlp": "MLP"}
+WIDTHS = {"image": 784, "audio": 507}
+"""Values in one sample of smnist_mini, which the MLP flattens."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much to measure. ``full`` is for numbers, ``quick`` for finding out that all runs."""
+
+    repeats: int
+    epochs: int
+    sweep_runs: int
+    sweep_epochs: int
+    records: int
+    seeds: int
+    samples: tuple[int, ...]
+    data_rows: int
+    fraction: float = 1.0
+
+
+FULL = Size(5, 5, 16, 5, 6000, 5, (1000, 4000, 16000, 64000), 512)
+QUICK = Size(1, 2, 2, 2, 60, 2, (200, 400), 24, fraction=0.05)
+
+
+@dataclass
+class Work:
+    """One run of the benchmark."""
+
+    size: Size
+    scratch: Path
+    data_dir: Path = REPO / "data"
+    device: str = "cpu"
+    _numbers: Any = field(default_factory=itertools.count, repr=False)
+
+    def folder(self) -> Path:
+        """A new folder, so that no run finds another's record."""
+        folder = self.scratch / f"{next(self._numbers):04d}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def config(self, encoder: Encoder, *overrides: str) -> Config:
+        """A checked configuration on smnist_mini whose run has a records folder of its own."""
+        return compose(*common(encoder, self), f"runtime.runs_dir={self.folder()}", *overrides)
+
+
+def common(encoder: Encoder, work: Work, tracker: str = "none") -> list[str]:
+    """Overrides of every configuration here, on the command line and in this process."""
+    return [
+        "dataset=smnist_mini",
+        "budget=mini",
+        f"budget.data_fraction={work.size.fraction}",
+        f"tracker={tracker}",
+        f"runtime.data_dir={work.data_dir}",
+        f"runtime.device={work.device}",
+        *(encoder_overrides(WIDTHS) if encoder == "mlp" else ()),
+    ]
+
+
+def encoder_overrides(widths: Mapping[str, int]) -> list[str]:
+    """Make the encoder of each modality an MLP over so many values."""
+    target = "miles_repro.encoders.small.MLP"
+    return [
+        f"dataset.modalities.{m}.encoder={{_target_:{target},in_features:{n},dim:64}}"
+        for m, n in widths.items()
+    ]
+
+
+def compose(*overrides: str, dataset: Mapping[str, Any] | None = None) -> Config:
+    """What ``train.py`` would make of these overrides; ``dataset`` replaces the data set's node."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf, open_dict
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = hydra_compose("config", list(overrides))
+    if dataset is not None:
+        with open_dict(composed):
+            composed.dataset = OmegaConf.create(dict(dataset))
+    return configuration.load(composed, overrides)
+
+
+def synthetic(
+    out: Path, train: int, modalities: Sequence[str], classes: int, values: int = 784
+) -> None:
+    """A prepared folder of bytes in which the class can be learnt; val and test: an eighth each."""
+    rng = np.random.default_rng(0)
+    parts = {"train": train, "val": max(8, train // 8), "test": max(8, train // 8)}
+    n = sum(parts.values())
+    labels = rng.integers(0, classes, n)
+    card = Card(out.name, 1, "multiclass", tuple(map(str, range(classes))), "synthetic", "none")
+    with Preparation(out, card, workers=1) as prep:
+        for m in modalities:
+            centres = rng.integers(0, 128, (classes, values), dtype=np.uint8)
+            noise = rng.integers(0, 128, (n, values), dtype=np.uint8)
+            prep.write(m, centres[labels] + noise)
+            prep.normalise(m, constants=(np.float32(127.0), np.float32(52.0)))
+        prep.write("labels", labels)
+        bounds = np.cumsum([0, *parts.values()])
+        rows = {p: np.arange(a, b) for p, a, b in zip(parts, bounds, bounds[1:], strict=False)}
+        prep.split("main", **rows)
+        prep.finish()

@@ -1,0 +1,85 @@
+"""Measure speed and write results/bench/report.md; docs/performance.md explains the numbers.
+
+    python scripts/bench.py                          every section (about a quarter of an hour)
+    python scripts/bench.py --sections loop,sweep    only these; the others' results are kept
+    python scripts/bench.py --quick                  does everything run? Prints, keeps nothing
+
+Ratios are taken side by side, but an idle machine gives narrower spreads. Needs the prepared data
+set smnist_mini (make data).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any numerical library starts its threads
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without an installation
+
+from miles_repro.errors import UserError
+
+REPO = Path(__file__).resolve().parents[1]
+SECTIONS = ("loop", "strategies", "sweep", "orchestration", "data", "precision", "growth")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sections", default=",".join(SECTIONS), help="comma-separated")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, numbers without meaning")
+    parser.add_argument("--out", type=Path, help="folder of the report (results/bench)")
+    parser.add_argument("--data-dir", type=Path, help="prepared data (default: $MILES_DATA, data)")
+    args = parser.parse_args()
+    try:
+        measure(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: sections measured so far are kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+def measure(args: argparse.Namespace) -> None:
+    from miles_repro.bench import report
+    from miles_repro.bench.work import FULL, QUICK, Work
+
+    chosen = args.sections.split(",")
+    if unknown := [s for s in chosen if s not in SECTIONS]:
+        raise UserError(f"no section {', '.join(unknown)}: choose among {', '.join(SECTIONS)}")
+    data_dir = args.data_dir or Path(os.environ.get("MILES_DATA", REPO / "data"))
+    if not (data_dir / "smnist_mini" / "manifest.json").exists():
+        raise UserError(f"no prepared smnist_mini in {data_dir}: run make data")
+    out = args.out or (None if args.quick else REPO / "results" / "bench")
+    found = report.read(out / "results.json") if out else {}
+    scratch = Path(tempfile.mkdtemp(prefix="bench-"))
+    try:
+        work = Work(QUICK if args.quick else FULL, scratch, data_dir.resolve())
+        for key in chosen:
+            print(f"{key} ...", file=sys.stderr, flush=True)
+            where, started = report.origin(), time.perf_counter()
+            section = importlib.import_module(f"miles_repro.bench.section_{key}").measure(work)
+            seconds = time.perf_counter() - started
+            print(f"{key}: {seconds:.0f} s", file=sys.stderr, flush=True)
+            found[key] = report.as_json(section, where, seconds)
+            found = {k: found[k] for k in SECTIONS if k in found}
+            if out:
+                out.mkdir(parents=True, exist_ok=True)
+                (out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+                (out / "report.md").write_text(report.render(found) + "\n")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    print(f"report: {out / 'report.md'}" if out else report.render(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
