@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Report = Callable[[dict[str, Any], int], None]
 """Called after each epoch with its row and the number of epochs planned."""
 
+SAVE_EVERY_S = 1.0
+"""A state to resume from is saved at most this often: all that a kill costs beside its epoch."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -106,14 +109,16 @@ def _train(
         config.tracker, {**header, "config": config.identity()}, config.run_dir, history
     )
     try:
-        started = time.perf_counter()
+        started = kept = time.perf_counter()
         for row in fit.epochs():
-            now = time.perf_counter()
-            row["time"] = {"epoch_s": now - started, "elapsed_s": meter.spent()["wall_s"]}
+            now, spent = time.perf_counter(), meter.spent()
+            row["time"] = {"epoch_s": now - started, "elapsed_s": spent["wall_s"]}
             started = now
             history.append(row)
             record.append(row)
-            record.save_state({"fit": fit.state_dict(), "history": history, "spent": meter.spent()})
+            if now - kept >= SAVE_EVERY_S:
+                record.save_state({"fit": fit.state_dict(), "history": history, "spent": spent})
+                kept = time.perf_counter()
             tracker.log(row)
             report(row, config.epochs)
         summary = {
