@@ -74,6 +74,9 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--budget", help="only this one")
     tables = commands.add_parser("tables", parents=[runs], help="tables, figures, report")
     tables.add_argument("--results", type=Path, default=Path("results"), help="they go here")
+    tables.add_argument(
+        "--tables-only", action="store_true", help="no figures, no report.html: a third of the time"
+    )
     tables.add_argument("--from-wandb", metavar="[ENTITY/]PROJECT", help="records from W&B instead")
     tables.add_argument("--to-wandb", metavar="[ENTITY/]PROJECT", help="log tables and figures")
     return top
@@ -137,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
             if missing:
                 print(f"\n{name}, {stage.name}: {len(missing)} runs to do", flush=True)
                 failed |= Rounds(protocol, stage, start_with(args.launcher)).finish()
-    write_tables(args, command_line())
+    write_results(args)
     for job, why in failed.items():
         print(f"failed: {job}: {why}", file=sys.stderr)
     for name, command in protocol.not_prepared().items():
@@ -155,7 +158,7 @@ def status(args: argparse.Namespace) -> int:
 
 
 def tables(args: argparse.Namespace) -> int:
-    write_tables(args, command_line(), args.from_wandb, args.to_wandb)
+    write_results(args, args.from_wandb, args.to_wandb, figures=not args.tables_only)
     return 0
 
 
@@ -163,16 +166,17 @@ def command_line() -> str:
     return shlex.join(["python", "scripts/reproduce.py", *sys.argv[1:]])
 
 
-def write_tables(
+def write_results(
     args: argparse.Namespace,
-    command: str,
     from_wandb: str | None = None,
     to_wandb: str | None = None,
+    *,
+    figures: bool = True,
 ) -> None:
     """Tables, figures and the report, and the comparison in the terminal."""
     from miles_repro.cost import commit
     from miles_repro.records import disk_errors, load_rows, load_summaries
-    from miles_repro.report import dynamics_runs, print_comparison, write_all
+    from miles_repro.report import dynamics_runs, print_comparison, write_all, write_tables
 
     if from_wandb:
         from miles_repro.tracking.exchange import records_from_wandb
@@ -182,17 +186,21 @@ def write_tables(
         records = load_summaries(args.runs_dir)
     if not records:
         raise UserError(f"no finished run in {args.runs_dir}: run some first, or set --runs-dir")
-    dynamics = {}
-    for record in dynamics_runs(records):
-        names = [str(record[key]) for key in ("dataset", "fusion", "strategy", "run_id")]
-        folder = args.runs_dir.joinpath(*names)
-        if (folder / "metrics.jsonl").is_file():  # records from W&B have no epochs here
-            dynamics[names[-1]] = load_rows(folder)
     name, dirty = commit()
     version = f"{name or 'unknown'}{' (modified)' if dirty else ''}"
+    command = command_line()
     print_comparison(records, command=command, commit=version)
     with disk_errors(args.results):
-        paths = write_all(records, args.results, command=command, commit=version, dynamics=dynamics)
+        if figures:
+            rows = {}
+            for record in dynamics_runs(records):
+                names = [str(record[key]) for key in ("dataset", "fusion", "strategy", "run_id")]
+                folder = args.runs_dir.joinpath(*names)
+                if (folder / "metrics.jsonl").is_file():  # records from W&B have no epochs here
+                    rows[names[-1]] = load_rows(folder)
+            paths = write_all(records, args.results, command=command, commit=version, dynamics=rows)
+        else:
+            paths = write_tables(records, args.results, command=command, commit=version)
     print(f"{len(records)} runs -> {len(paths)} files in {args.results}: see {paths[-1]}")
     if to_wandb:
         send(records, paths, to_wandb)
