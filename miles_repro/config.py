@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,12 +19,14 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from miles_repro import trials
-from miles_repro.data.manifest import read_manifest
+from miles_repro.data.manifest import read_manifest, sha256_of
 from miles_repro.errors import UserError, one_line
 
 NUMBERS_VERSION = 1
 """Raised by any change of code that can move a number; part of every run id."""
 
+PATHS = {"folder", "weights"}
+"""Arguments of an encoder that say where pretrained weights lie."""
 Node = dict[str, Any]
 """A ``_target_`` and its arguments."""
 
@@ -45,6 +48,7 @@ class DatasetConfig(BaseModel):
     name: str
     task: Literal["multiclass", "multilabel"]
     num_classes: int = Field(ge=2)
+    threshold: float = Field(default=0.5, gt=0, lt=1)  # multilabel only
     scheme: str
     strong: str
     weak: str
@@ -110,7 +114,15 @@ class Config(Strict):
         """Everything that can move a number, as plain JSON: hashed into the run id."""
         moves = self.model_dump(mode="json", exclude={"runtime": True, "tracker": True})
         moves["budget"] = {k: moves["budget"][k] for k in ("name", "data_fraction")}
-        moves["dataset"]["order"] = list(self.dataset.modalities)  # of concatenation; keys get sorted
+        if self.dataset.task == "multiclass":
+            del moves["dataset"]["threshold"]
+        for modality in moves["dataset"]["modalities"].values():
+            for key in PATHS & modality["encoder"].keys():
+                if modality["encoder"][key]:
+                    modality["encoder"][key] = _content(modality["encoder"][key])
+        moves["dataset"]["order"] = list(
+            self.dataset.modalities
+        )  # of concatenation; keys get sorted
         return {"numbers_version": NUMBERS_VERSION, **moves}
 
     @property
@@ -175,6 +187,15 @@ def complete(raw: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
                 f"({', '.join(config.dataset.modalities)})"
             )
     return config
+
+
+@cache
+def _content(path: str) -> str:
+    """Pretrained weights by what they hold, not by where they lie."""
+    here = Path(path)
+    files = sorted(p for p in here.rglob("*") if p.is_file()) if here.is_dir() else [here]
+    digests = [[p.name, sha256_of(p)] for p in files if p.is_file()]
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest() if digests else path
 
 
 def explain(error: ValidationError, prefix: str = "") -> str:

@@ -89,7 +89,7 @@ class CopyTrainer:
     @torch.inference_mode()
     def _loss(self, model: Multimodal, rows: Tensor, criterion: str) -> float:
         model.eval()
-        batches = self.train.batches(rows, self.recipe.eval_batch_size)
+        batches = self.train.batches(rows, self.train.within_memory(self.recipe.eval_batch_size))
         logits = torch.cat([model(x).fused for x, _ in batches])
         scores = self.task.score(logits, self.train.labels[rows.to(self.train.device)])
         return 1 - scores["metric"] if criterion == "metric" else scores["loss"]

@@ -38,7 +38,7 @@ def predict(model: Multimodal, part: Part, batch_size: int) -> Prediction:
     model.eval()
     logits: list[dict[str, Tensor]] = []
     features: list[dict[str, Tensor]] = []
-    for x, _ in part.batches(torch.arange(len(part)), batch_size):
+    for x, _ in part.batches(torch.arange(len(part)), part.within_memory(batch_size)):
         out = model(x)
         logits.append({"fused": out.fused, **out.unimodal})
         features.append(out.features)

@@ -42,16 +42,23 @@ def run(config: Config, command: str, report: Report = lambda row, epochs: None)
         UserError: the combination is not defined, or the data or the disk fail.
     """
     if summary := records.read_summary(config.run_dir):
-        return Outcome("skipped", config, summary)
+        return _skipped(config, summary)
     strategy, used = _checked(config)
     record = records.RunRecord(config.run_dir)
     with record.lease() as mine:
         if not mine:
             return Outcome("busy", config)
         if summary := records.read_summary(config.run_dir):  # finished while we waited
-            return Outcome("skipped", config, summary)
+            return _skipped(config, summary)
         record.write_config(config.identity())
         return Outcome("done", config, _train(config, strategy, used, record, command, report))
+
+
+def _skipped(config: Config, summary: dict[str, Any]) -> Outcome:
+    from miles_repro import tracking
+
+    tracking.repeat(config.tracker, summary, config.run_dir)
+    return Outcome("skipped", config, summary)
 
 
 def check(config: Config) -> None:
@@ -183,7 +190,7 @@ def _build(
         amp={"bf16": torch.bfloat16, "fp16": torch.float16, None: None}[config.precision.amp],
         channels_last=config.precision.channels_last,
     )
-    task = build_task(dataset.task, dataset.num_classes)
+    task = build_task(dataset.task, dataset.num_classes, dataset.threshold)
     try:
         return Fit(model, task, strategy, part("train"), part("val"), recipe)
     except ValueError as e:

@@ -75,9 +75,7 @@ def _winner_on_training_metrics(
     """The paper's Table VI: scheduled by training metrics, re-tuned, so with its own winner."""
     from miles_repro.selection import select, source
 
-    own = [
-        r for r in records if source(r) == "train" and r["budget"] == budget and not r["pinned"]
-    ]
+    own = [r for r in records if source(r) == "train" and r["budget"] == budget and not r["pinned"]]
     if not own:
         raise UserError(
             f"no finished run of {' '.join(cell)} with strategy.source=train budget={budget} to "
