@@ -19,7 +19,7 @@ from commands import finish, leftovers, reproduce, results, start, train, traine
 from miles_repro.records import load_rows, load_summaries
 
 pytestmark = pytest.mark.slow
-EPOCHS = 12
+EPOCHS = 24
 SWEEP = ("strategy=slow", "fusion=sum", "seed=range(0,8)", f"epochs={EPOCHS}")
 PROTOCOL = ("--strategies", "slow", "--fusions", "sum", "--no-ablations", "--no-estimate")
 
