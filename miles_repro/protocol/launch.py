@@ -60,9 +60,14 @@ class Rounds:
         left = self.protocol.missing(self.stage.jobs)
         self._errors = {job: self._written(job, ERROR) for job in left}
         waiting, idle, given_up = False, 0, 0
-        while left:
-            free = [job for job in left if not self._is_running(job)]
+        while True:
+            nobody_has = {job for job in left if not self._is_running(job)}
+            # In this order: a run that ends elsewhere in between is seen as done, not as free.
+            left = [job for job in left if not self._has_outcome(job)]
+            free = [job for job in left if job in nobody_has]
             fresh = [job for job in free if not self._killed[job]]
+            if not left:
+                return self.failed
             if not free:
                 if not waiting:
                     print(f"waiting for {len(left)} runs in other processes", flush=True)
@@ -78,8 +83,6 @@ class Rounds:
                     given_up = given_up + 1 if free[0] in self.failed else 0
                 if given_up == HOPELESS:
                     self._give_up(free, "not tried again: one run after the other was killed")
-            left = [job for job in left if not self._has_outcome(job)]
-        return self.failed
 
     def _launch(self, jobs: list[Job]) -> bool:
         """One round. Returns whether anything happened to any of the runs."""
