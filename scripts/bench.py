@@ -1,4 +1,4 @@
-"""Measure speed and write results/bench/report.md; docs/performance.md explains the numbers.
+"""Measure speed and write results/bench/report.md.
 
     python scripts/bench.py                          every section (about a quarter of an hour)
     python scripts/bench.py --sections loop,sweep    only these; the others' results are kept

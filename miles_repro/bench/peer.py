@@ -6,9 +6,9 @@ What makes it the recipe: a ``Dataset`` that transforms item by item behind a ``
 torch's default number of threads and default Adam; a loss read back at every step; after every
 epoch a scoring pass with a Python loop over samples and heads; the best weights saved to disk; a
 tracker opened for every run. What it is spared, so that the comparison errs on its side: no
-decoding (the arrays lie in memory), no loader processes (slower here), batched forward passes
-in evaluation, a true validation split. Model, data, batches, epochs and losses are those of the run it is compared
-with; the weights start from the same seeds.
+decoding (the arrays lie in memory), no loader processes (slower here), batched forward passes in
+evaluation, a true validation split. Model, data, batches, epochs and losses are those of the run
+it is compared with; the weights start from the same seeds.
 """
 
 from __future__ import annotations

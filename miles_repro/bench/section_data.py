@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -124,7 +125,7 @@ def mmimdb(raw: Path, rows: int) -> Made:
 
     raw.mkdir()
     rng = np.random.default_rng(0)
-    words = [f"word{i}" for i in range(5000)]
+    words = ["".join(letters) for letters in itertools.product("bdfgklmnprst", "aeiou", repeat=2)]
     for i in range(rows):
         picture(raw / f"{i}.jpg", (300, 440), rng)
         (raw / f"{i}.txt").write_text(" ".join(rng.choice(words, 90)))

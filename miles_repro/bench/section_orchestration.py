@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -13,7 +14,7 @@ from typing import Any
 
 from miles_repro.bench.report import Goal, Section, Table
 from miles_repro.bench.timing import Span, command, interleaved
-from miles_repro.bench.work import REPO, Work, common, compose
+from miles_repro.bench.work import RATES, REPO, Work, common, compose
 from miles_repro.run import run
 
 SKIP_LIMIT = 0.15
@@ -22,6 +23,7 @@ STRATEGIES = (
     *("vanilla", "vanilla_aux", "mslr_k", "mslr_s", "mslr_d", "ogm", "ogm_ge", "mses"),
     *("gblend", "miles"),
 )
+FUSIONS = ("concat", "sum")
 SEEDS = 5
 TEXT = """\
 Seconds from the command line to its end. *A finished run in a multirun* is the slope between sweeps
@@ -80,7 +82,7 @@ def timed(args: list[Any]) -> list[Span]:
 def cheap(work: Work, folder: Path, seed: object) -> list[str]:
     """Overrides of the cheapest real run."""
     own = ["strategy=vanilla_aux", "epochs=1", f"seed={seed}", f"runtime.runs_dir={folder}"]
-    few = [o for o in common("mlp", work) if not o.startswith("budget.data_fraction")]
+    few = [o for o in common("cnn", work) if not o.startswith("budget.data_fraction")]
     return [*few, "budget.data_fraction=0.02", *own]
 
 
@@ -101,33 +103,31 @@ def many_records(work: Work, model: Path) -> Path:
     summary = json.loads((model / "summary.json").read_text())
     rows = (model / "metrics.jsonl").read_text()
     draw = random.Random(0)
-    for n in range(work.size.records):
-        seed, rest = n % SEEDS, n // SEEDS
-        strategy, rest = STRATEGIES[rest % len(STRATEGIES)], rest // len(STRATEGIES)
-        fusion, trial = ("concat", "sum")[rest % 2], rest // 2
-        one = summary | {
-            "run_id": f"{n:012x}",
-            "strategy": strategy,
-            "fusion": fusion,
-            "trial": trial,
-            "seed": seed,
-        }
-        for split in ("val", "test"):
-            one[split] = {
-                head: s | {"metric": s["metric"] * draw.uniform(0.9, 1.0)}
-                for head, s in summary[split].items()
+    for cell, (fusion, strategy) in enumerate(itertools.product(FUSIONS, STRATEGIES)):
+        needs = (RATES,) if strategy.startswith("mslr") else ()
+        overrides = (f"fusion={fusion}", f"strategy={strategy}", *needs)
+        identity = work.config("mlp", *overrides).identity() | {"pinned": []}
+        for n in range(work.size.records // (len(FUSIONS) * len(STRATEGIES))):
+            trial, seed = divmod(n, SEEDS)
+            one = summary | {
+                "run_id": f"{cell:06x}{n:06x}",
+                "strategy": strategy,
+                "fusion": fusion,
+                "trial": trial,
+                "seed": seed,
+                "config": identity | {"trial": trial, "seed": seed},
+                "val": shifted(summary["val"], draw),
+                "test": shifted(summary["test"], draw),
             }
-        config = summary["config"]
-        one["config"] = config | {
-            "seed": seed,
-            "trial": trial,
-            "fusion": config["fusion"] | {"name": fusion},
-            "strategy": config["strategy"] | {"name": strategy},
-        }
-        folder = root / one["dataset"] / fusion / strategy / one["run_id"]
-        folder.mkdir(parents=True)
-        (folder / "summary.json").write_text(json.dumps(one, indent=1))
-        (folder / "config.json").write_text(json.dumps(one["config"], indent=1))
-        (folder / "metrics.jsonl").write_text(rows)
+            folder = root / one["dataset"] / fusion / strategy / one["run_id"]
+            folder.mkdir(parents=True)
+            (folder / "summary.json").write_text(json.dumps(one, indent=1))
+            (folder / "config.json").write_text(json.dumps(one["config"], indent=1))
+            (folder / "metrics.jsonl").write_text(rows)
     os.sync()  # the writing is not what is measured
     return root
+
+
+def shifted(scores: dict[str, Any], draw: random.Random) -> dict[str, Any]:
+    factor = {head: draw.uniform(0.9, 1.0) for head in scores}
+    return {head: s | {"metric": s["metric"] * factor[head]} for head, s in scores.items()}

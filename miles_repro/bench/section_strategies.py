@@ -6,10 +6,9 @@ from functools import partial
 
 from miles_repro.bench.report import Goal, Section, Table
 from miles_repro.bench.timing import Laps, Span, interleaved
-from miles_repro.bench.work import NAMES, Encoder, Work
+from miles_repro.bench.work import NAMES, RATES, Encoder, Work
 from miles_repro.run import run
 
-RATES = "+strategy.rates={image:0.001,audio:0.002}"
 AUX = {
     "miles": (),
     "mses": (),

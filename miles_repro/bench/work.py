@@ -21,6 +21,8 @@ Encoder = Literal["cnn", "mlp"]
 NAMES: dict[Encoder, str] = {"cnn": "small CNN", "mlp": "MLP"}
 WIDTHS = {"image": 784, "audio": 507}
 """Values in one sample of smnist_mini, which the MLP flattens."""
+RATES = "+strategy.rates={image:0.001,audio:0.002}"
+"""Learning rates for MSLR, which otherwise takes them from finished unimodal runs."""
 
 
 @dataclass(frozen=True)
