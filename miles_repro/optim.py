@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.optim import Optimizer
 
 from miles_repro.model import Multimodal
 
@@ -17,7 +15,9 @@ if TYPE_CHECKING:
     from miles_repro.config import OptimizerConfig
 
 
-def build_optimizer(model: Multimodal, config: OptimizerConfig, device: torch.device) -> Optimizer:
+def build_optimizer(
+    model: Multimodal, config: OptimizerConfig, device: torch.device
+) -> torch.optim.Optimizer:
     """One parameter group a part of the model, each carrying its ``name``."""
     groups = [
         {"params": list(module.parameters()), "name": name}
@@ -26,14 +26,14 @@ def build_optimizer(model: Multimodal, config: OptimizerConfig, device: torch.de
     groups = [g for g in groups if g["params"]]
     fused = device.type in ("cpu", "cuda")
     if config.name == "adam":
-        return uncompiled(torch.optim.Adam)(
+        return torch.optim.Adam(
             groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused
         )
     if config.name == "adamw":
-        return uncompiled(torch.optim.AdamW)(
+        return torch.optim.AdamW(
             groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused
         )
-    return uncompiled(torch.optim.SGD)(
+    return torch.optim.SGD(
         groups,
         lr=config.lr,
         momentum=config.momentum,
@@ -42,26 +42,8 @@ def build_optimizer(model: Multimodal, config: OptimizerConfig, device: torch.de
     )
 
 
-@cache
-def uncompiled(kind: type[Optimizer]) -> type[Any]:
-    """The optimizer class less the wrappers that shield its methods from torch.compile.
-
-    Nothing here compiles an optimizer, but those wrappers import the compiler (``torch._dynamo``,
-    sympy, triton) on their first call: 1.7 s and 150 MB in every process. The methods inside are
-    torch's own; where a version of torch has no wrapper, its method is taken as it is.
-    """
-
-    def inside(method: Any) -> Any:
-        return getattr(method, "__wrapped__", method)
-
-    shielded = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")
-    methods = {name: inside(getattr(kind, name)) for name in shielded}
-    step = torch.no_grad()(inside(kind.step))
-    return type(kind.__name__, (kind,), {**methods, "step": step})
-
-
 @contextmanager
-def merged_groups(optimizer: Optimizer) -> Iterator[None]:
+def merged_groups(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Within, groups that share all settings are one: a fused step costs one call a group.
 
     The groups differ in their rate at most, mostly not even in that. A step treats every
