@@ -7,7 +7,9 @@ computed. Imports no torch, so a finished run is skipped before torch is loaded.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -109,11 +111,14 @@ class Config(Strict):
     batch_size: int = Field(ge=1)
     pinned: list[str]
     data_fingerprint: str
+    stacked: bool = False
 
     def identity(self) -> dict[str, Any]:
         """Everything that can move a number, as plain JSON: hashed into the run id."""
         moves = self.model_dump(mode="json", exclude={"runtime": True, "tracker": True})
         moves["budget"] = {k: moves["budget"][k] for k in ("name", "data_fraction")}
+        if not self.stacked:
+            del moves["stacked"]
         if self.dataset.task == "multiclass":
             del moves["dataset"]["threshold"]
         for modality in moves["dataset"]["modalities"].values():
@@ -146,6 +151,30 @@ def load(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
             the configuration refers to some.
     """
     return complete(resolve(composed), overrides)
+
+
+def load_all(composed: DictConfig, overrides: Sequence[str] = ()) -> list[Config]:
+    """As :func:`load`; a list as seed or trial asks for a stack: one configuration for each."""
+    raw = resolve(composed)
+    lists = {k: raw[k] for k in ("seed", "trial") if isinstance(raw[k], list)}
+    if not lists:
+        return [complete(raw, overrides)]
+    for key, values in lists.items():
+        if not values or len({str(v) for v in values}) < len(values):
+            raise UserError(f"{key}={values}: a stack needs different values")
+    precision = raw["precision"]
+    if precision["compile"] or precision["channels_last"]:
+        raise UserError(
+            "a stack of runs goes with neither precision.compile nor precision.channels_last: "
+            "switch them off, or give one seed and trial at a time"
+        )
+    chosen = [
+        dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())
+    ]
+    return [
+        complete(copy.deepcopy(raw) | one, overrides).model_copy(update={"stacked": True})
+        for one in chosen
+    ]
 
 
 def resolve(composed: DictConfig) -> dict[str, Any]:

@@ -23,16 +23,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from miles_repro.data.prepared import Part
 from miles_repro.evaluate import cat_logits, predict, score, utilization
-from miles_repro.model import Multimodal
+from miles_repro.model import Multimodal, Output
 from miles_repro.optim import build_optimizer, merged_groups, schedule
 from miles_repro.seeding import derive
 from miles_repro.strategies.base import Context, Strategy
@@ -63,6 +63,19 @@ class Recipe:
         generator = torch.Generator().manual_seed(derive(self.seed, "order", *names))
         return torch.randperm(n, generator=generator)
 
+    def augmenting(self, epoch: int) -> torch.Generator:
+        """The generator of one epoch's augmentations."""
+        return torch.Generator().manual_seed(derive(self.seed, "augment", epoch))
+
+    def augmented(self, x: dict[str, Tensor], generator: torch.Generator) -> None:
+        """Augment a training batch in place."""
+        for m, augment in self.augment.items():
+            if m in x:
+                x[m] = augment(x[m], generator)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, self.amp) if self.amp else nullcontext()
+
 
 def train_epoch(
     ctx: Context,
@@ -74,17 +87,12 @@ def train_epoch(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """One pass over ``order``. Returns the running logits of every head, and their labels."""
     model = ctx.model
-    autocast = torch.autocast(recipe.device.type, recipe.amp) if recipe.amp else nullcontext()
     outputs: list[dict[str, Tensor]] = []
-    parameters = list(model.parameters())
-    probes = set(model.heads.parameters() if model.probe else ())  # must not move the rest
-    clipped = [p for p in parameters if p not in probes]
-    generator = torch.Generator().manual_seed(derive(recipe.seed, "augment", ctx.epoch))
+    parameters, clipped = list(model.parameters()), clippable(model)
+    generator = recipe.augmenting(ctx.epoch)
     with merged_groups(optimizer):
         for x, y in part.batches(order, recipe.batch_size):
-            for m, augment in recipe.augment.items():
-                if m in x:
-                    x[m] = augment(x[m], generator)
+            recipe.augmented(x, generator)
             if recipe.channels_last:
                 x = {
                     m: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v
@@ -92,22 +100,44 @@ def train_epoch(
                 }
             for p in parameters:  # a sixth of the time of optimizer.zero_grad()
                 p.grad = None
-            with autocast:
+            with recipe.autocast():
                 out = model.fuse(strategy.features(ctx, model.encode(x)))
-                loss = strategy.loss(ctx, out, y)
-                if model.probe:
-                    loss = loss + sum(ctx.task.loss(v, y) for v in out.unimodal.values())
+                loss = total_loss(ctx, strategy, out, y)
                 logits = {"fused": out.fused, **out.unimodal}  # before the step changes the heads
             strategy.backward(ctx, loss, out, y)
-            if recipe.optimizer.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(clipped, recipe.optimizer.clip_norm)
-            if ctx.scaler is None:
-                optimizer.step()
-            else:
-                ctx.scaler.step(optimizer)
-                ctx.scaler.update()
+            step(ctx, optimizer, clipped, recipe)
             outputs.append({k: v.detach() for k, v in logits.items()})
     return cat_logits(outputs), part.labels[order.to(recipe.device)]
+
+
+def total_loss(ctx: Context, strategy: Strategy, out: Output, y: Tensor) -> Tensor:
+    """The strategy's loss, and that of probes, which moves nothing but the probes."""
+    loss = strategy.loss(ctx, out, y)
+    if ctx.model.probe:
+        loss = loss + sum(ctx.task.loss(v, y) for v in out.unimodal.values())
+    return loss
+
+
+def clippable(model: Multimodal) -> list[nn.Parameter]:
+    """The parameters whose gradients are clipped together: probes must not move the rest."""
+    probes = set(model.heads.parameters() if model.probe else ())
+    return [p for p in model.parameters() if p not in probes]
+
+
+def step(
+    ctx: Context,
+    optimizer: torch.optim.Optimizer,
+    clipped: list[nn.Parameter],
+    recipe: Recipe,
+) -> None:
+    """Clip the gradients and take one optimizer step."""
+    if recipe.optimizer.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(clipped, recipe.optimizer.clip_norm)
+    if ctx.scaler is None:
+        optimizer.step()
+    else:
+        ctx.scaler.step(optimizer)
+        ctx.scaler.update()
 
 
 class Fit:
@@ -137,6 +167,7 @@ class Fit:
             model, recipe.optimizer, recipe.device
         )
         self.epoch = 0
+        self.rates: dict[str, float] = {}
         self.best_epoch = 0
         self.best_metric = -math.inf
         self.best: dict[str, Tensor] = {}
@@ -145,40 +176,60 @@ class Fit:
 
     def epochs(self) -> Iterator[dict[str, Any]]:
         """Train the epochs that are left, yielding each one's record row (without ``time``)."""
+        self.start()
+        while self.unfinished:
+            order = self.begin_epoch()
+            started = time.perf_counter()
+            logits, labels = train_epoch(
+                self.ctx, self.strategy, self.optimizer, self.train, order, self.recipe
+            )
+            yield self.end_epoch(logits, labels, time.perf_counter() - started)
+
+    @property
+    def unfinished(self) -> bool:
+        return self.epoch < self.recipe.epochs and not self.strategy.state.stop
+
+    def start(self) -> None:
+        """Before the first epoch of this sitting."""
         if self.epoch == 0:
             self.strategy.on_fit_start(self.ctx)
-        while self.epoch < self.recipe.epochs and not self.strategy.state.stop:
-            self.epoch += 1
-            yield self._epoch()
 
-    def _epoch(self) -> dict[str, Any]:
-        ctx, strategy, recipe = self.ctx, self.strategy, self.recipe
-        ctx.epoch = self.epoch
-        ctx.generator.manual_seed(derive(recipe.seed, "strategy", self.epoch))
-        strategy.on_epoch_start(ctx)
-        torch.manual_seed(derive(recipe.seed, "epoch", self.epoch))
-        rates = self._set_rates()
+    def begin_epoch(self) -> Tensor:
+        """Everything before an epoch's first batch. Returns the training rows in their order."""
+        self.epoch += 1
+        self.ctx.epoch = self.epoch
+        self.ctx.generator.manual_seed(derive(self.recipe.seed, "strategy", self.epoch))
+        self.strategy.on_epoch_start(self.ctx)
+        torch.manual_seed(derive(self.recipe.seed, "epoch", self.epoch))
+        self.rates = self._set_rates()
         self._set_modes()
         rows = self.copies.rows
-        started = time.perf_counter()
-        order = rows[recipe.order(len(rows), self.epoch)]
-        logits, labels = train_epoch(ctx, strategy, self.optimizer, self.train, order, recipe)
+        return rows[self.recipe.order(len(rows), self.epoch)]
+
+    def end_epoch(
+        self, logits: dict[str, Tensor], labels: Tensor, seconds: float
+    ) -> dict[str, Any]:
+        """Everything after an epoch's last batch. Returns the epoch's row.
+
+        ``logits``, ``labels``: of the training samples as they were met; ``seconds``: what
+        training on them took.
+        """
         train_scores = score(self.task, logits, labels)
-        self.train_seconds += time.perf_counter() - started
-        self.samples += len(order)
-        predicted = predict(self.model, self.val, recipe.eval_batch_size)
+        self.train_seconds += seconds
+        self.samples += len(labels)
+        predicted = predict(self.model, self.val, self.recipe.eval_batch_size)
         val_scores = score(self.task, predicted.logits, self.val.labels)
         if val_scores["fused"]["metric"] > self.best_metric:  # before a strategy edits weights
             self.best_metric, self.best_epoch = val_scores["fused"]["metric"], self.epoch
             self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        strategy.on_epoch_end(ctx, train_scores, val_scores)
+        self.strategy.on_epoch_end(self.ctx, train_scores, val_scores)
         return {
             "epoch": self.epoch,
             "train": train_scores,
             "val": val_scores,
             "utilization": utilization(val_scores),
-            "lr": rates,
-            "strategy": strategy.log(),
+            "lr": self.rates,
+            "strategy": self.strategy.log(),
         }
 
     def _set_rates(self) -> dict[str, float]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Self
 
 from miles_repro import records
 from miles_repro.config import Config, build, check_combination
@@ -16,11 +17,11 @@ from miles_repro.errors import UserError, one_line
 if TYPE_CHECKING:
     import torch
 
-    from miles_repro.data.prepared import PreparedData
+    from miles_repro.data.prepared import Part, PreparedData
     from miles_repro.loop import Fit
 
-Report = Callable[[dict[str, Any], int], None]
-"""Called after each epoch with its row and the number of epochs planned."""
+Report = Callable[[Config, dict[str, Any]], None]
+"""Called after each epoch of a run with its configuration and the epoch's row."""
 
 SAVE_EVERY_S = 1.0
 """A state to resume from is saved at most this often: all that a kill costs beside its epoch."""
@@ -35,23 +36,38 @@ class Outcome:
     summary: dict[str, Any] | None = None
 
 
-def run(config: Config, command: str, report: Report = lambda row, epochs: None) -> Outcome:
+def run(config: Config, command: str, report: Report = lambda config, row: None) -> Outcome:
     """Train and test one configuration unless its record is finished.
 
     Raises:
         UserError: the combination is not defined, or the data or the disk fail.
     """
-    if summary := records.read_summary(config.run_dir):
-        return _skipped(config, summary)
-    strategy, used = _checked(config)
-    record = records.RunRecord(config.run_dir)
-    with record.lease() as mine:
-        if not mine:
-            return Outcome("busy", config)
-        if summary := records.read_summary(config.run_dir):  # finished while we waited
-            return _skipped(config, summary)
-        record.write_config(config.identity())
-        return Outcome("done", config, _train(config, strategy, used, record, command, report))
+    return run_all([config], command, report)[0]
+
+
+def run_all(
+    configs: Sequence[Config], command: str, report: Report = lambda config, row: None
+) -> list[Outcome]:
+    """As :func:`run`, for one configuration or a stack of them (:mod:`miles_repro.stacked`)."""
+    outcomes: dict[str, Outcome] = {}
+    with ExitStack() as leases:
+        mine: list[tuple[Config, records.RunRecord]] = []
+        for config in configs:
+            if summary := records.read_summary(config.run_dir):
+                outcomes[config.run_id] = _skipped(config, summary)
+                continue
+            _checked(config)
+            record = records.RunRecord(config.run_dir)
+            if not leases.enter_context(record.lease()):
+                outcomes[config.run_id] = Outcome("busy", config)
+            elif summary := records.read_summary(config.run_dir):  # finished while we waited
+                outcomes[config.run_id] = _skipped(config, summary)
+            else:
+                record.write_config(config.identity())
+                mine.append((config, record))
+        if mine:
+            outcomes |= {o.config.run_id: o for o in _train(mine, command, report)}
+    return [outcomes[config.run_id] for config in configs]
 
 
 def _skipped(config: Config, summary: dict[str, Any]) -> Outcome:
@@ -80,79 +96,138 @@ def _checked(config: Config) -> tuple[Any, list[str]]:
 
 
 def _train(
-    config: Config,
-    strategy: Any,
-    used: list[str],
-    record: records.RunRecord,
-    command: str,
-    report: Report,
-) -> dict[str, Any]:
+    runs: Sequence[tuple[Config, records.RunRecord]], command: str, report: Report
+) -> list[Outcome]:
     import torch
 
-    from miles_repro import cost, tracking
     from miles_repro.data.prepared import PreparedData
 
+    config = runs[0][0]  # a stack's others differ in seed and trial alone
     torch.set_num_threads(config.runtime.threads)
     device = _device(config.runtime.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
+    _, used = _checked(config)
     data = PreparedData(config.runtime.data_dir / config.dataset.name, config.dataset.scheme, used)
-    part = partial(
-        data.part,
-        device=device,
-        resident_mb=config.runtime.resident_mb,
-        fraction=config.budget.data_fraction,
+    part = cache(
+        partial(
+            data.part,
+            device=device,
+            resident_mb=config.runtime.resident_mb,
+            fraction=config.budget.data_fraction,
+        )
     )
-    fit = _build(config, strategy, used, data, part, device)
-    saved = record.load_state()
-    history: list[dict[str, Any]] = []
-    if saved:
-        fit.load_state_dict(saved["fit"])
-        history = saved["history"]
-    record.rewrite_rows(history)
-    meter = cost.Meter(saved["spent"] if saved else None)
-    header = _header(config, command)
-    tracker = tracking.start(
-        config.tracker, {**header, "config": config.identity()}, config.run_dir, history
-    )
-    try:
-        started = kept = time.perf_counter()
-        for row in fit.epochs():
-            now, spent = time.perf_counter(), meter.spent()
-            row["time"] = {"epoch_s": now - started, "elapsed_s": spent["wall_s"]}
-            started = now
-            history.append(row)
-            record.append(row)
-            if now - kept >= SAVE_EVERY_S:
-                record.save_state({"fit": fit.state_dict(), "history": history, "spent": spent})
-                kept = time.perf_counter()
-            tracker.log(row)
-            report(row, config.epochs)
+    with ExitStack() as stack:
+        trainings = [
+            stack.enter_context(Training(*one, command, data, part, device, 1 / len(runs)))
+            for one in runs
+        ]
+        if config.stacked:
+            from miles_repro import stacked
+
+            epochs = stacked.epochs([t.fit for t in trainings])
+        else:
+            epochs = ([(0, row)] for row in trainings[0].fit.epochs())
+        saved = time.perf_counter()
+        for rows in epochs:
+            for i, row in rows:
+                trainings[i].keep(row)
+            if time.perf_counter() - saved >= SAVE_EVERY_S:
+                for i, _ in rows:  # all at the same epoch: they go on together
+                    trainings[i].save()
+                saved = time.perf_counter()
+            for i, row in rows:
+                report(trainings[i].config, row)
+        return [t.finish() for t in trainings]
+
+
+class Training:
+    """One run in progress: its fit, its record, its mirror, its cost.
+
+    A context: left with an error, it tells the mirror. ``share``: its part of the cost of this
+    process, which trains 1 / share runs at once.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        record: records.RunRecord,
+        command: str,
+        data: PreparedData,
+        part: Callable[[str], Part],
+        device: torch.device,
+        share: float,
+    ) -> None:
+        from miles_repro import cost, tracking
+
+        self.config, self.record, self.device = config, record, device
+        self.data, self.part = data, part
+        self.fit = _build(config, *_checked(config), part, device)
+        saved = record.load_state()
+        self.history: list[dict[str, Any]] = []
+        if saved:
+            self.fit.load_state_dict(saved["fit"])
+            self.history = saved["history"]
+        record.rewrite_rows(self.history)
+        self.meter = cost.Meter(saved["spent"] if saved else None, share)
+        self.header = _header(config, command)
+        self.tracker = tracking.start(
+            config.tracker,
+            {**self.header, "config": config.identity()},
+            config.run_dir,
+            self.history,
+        )
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self.tracker.finish(None, f"{type(error).__name__}: {error}")
+
+    def keep(self, row: dict[str, Any]) -> None:
+        """Record an epoch's row."""
+        now = time.perf_counter()
+        elapsed = self.meter.spent()["wall_s"]
+        row["time"] = {"epoch_s": now - self._started, "elapsed_s": elapsed}
+        self._started = now
+        self.history.append(row)
+        self.record.append(row)
+        self.tracker.log(row)
+
+    def save(self) -> None:
+        """Save the state to resume from."""
+        self.record.save_state(
+            {"fit": self.fit.state_dict(), "history": self.history, "spent": self.meter.spent()}
+        )
+
+    def finish(self) -> Outcome:
+        """Test the best weights, once, and write the record."""
+        from miles_repro import cost
+
+        config, fit, device = self.config, self.fit, self.device.type
         summary = {
             "schema": 1,
             "status": "done",
-            **header,
-            "stand_in": data.stand_in,
-            **_results(config, fit, history, part("test")),
+            **self.header,
+            "stand_in": self.data.stand_in,
+            **_results(config, fit, self.history, self.part("test")),
             "config": config.identity(),
-            "cost": cost.summary(meter, fit.train_seconds, fit.samples, device.type),
-            "environment": cost.environment(device.type, config.runtime.threads),
+            "cost": cost.summary(self.meter, fit.train_seconds, fit.samples, device),
+            "environment": cost.environment(device, config.runtime.threads),
             "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
-        record.finish(summary)
-    except BaseException as e:
-        tracker.finish(None, f"{type(e).__name__}: {e}")
-        raise
-    tracker.finish(summary)
-    return summary
+        self.record.finish(summary)
+        self.tracker.finish(summary)
+        return Outcome("done", config, summary)
 
 
 def _build(
     config: Config,
     strategy: Any,
     used: list[str],
-    data: PreparedData,
-    part: Any,
+    part: Callable[[str], Part],
     device: torch.device,
 ) -> Fit:
     import torch
@@ -192,9 +267,14 @@ def _build(
     )
     task = build_task(dataset.task, dataset.num_classes, dataset.threshold)
     try:
-        return Fit(model, task, strategy, part("train"), part("val"), recipe)
+        fit = Fit(model, task, strategy, part("train"), part("val"), recipe)
+        if config.stacked:
+            from miles_repro import stacked
+
+            stacked.check(fit)
     except ValueError as e:
         raise UserError(f"strategy {config.strategy['name']}: {e}") from None
+    return fit
 
 
 def _header(config: Config, command: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from omegaconf import DictConfig
 
 from miles_repro import config as configuration
 from miles_repro.errors import UserError
-from miles_repro.records import RunRecord
-from miles_repro.run import Outcome, run
+from miles_repro.records import RunRecord, status_of
+from miles_repro.run import Outcome, run_all
 
 failures: list[str] = []
 """One line for each failed job this process knows of; the exit code follows from it."""
@@ -49,12 +50,14 @@ def job(composed: DictConfig) -> str:
     command = "python train.py " + " ".join(overrides)
     alone = hydra.mode == RunMode.RUN
     entry: dict[str, Any] = {"job": " ".join(overrides)}
-    settings = None
+    settings: list[configuration.Config] = []
     try:
-        settings = configuration.load(composed, overrides)
+        settings = configuration.load_all(composed, overrides)
         entry["job"] = label(settings)
-        outcome = run(settings, command, EpochLines() if alone else lambda row, epochs: None)
-        entry |= {"status": outcome.status, "text": describe(outcome)}
+        report = EpochLines(settings) if alone else lambda config, row: None
+        outcomes = run_all(settings, command, report)
+        status = min((o.status for o in outcomes), key=("busy", "done", "skipped").index)
+        entry |= {"status": status, "text": "; ".join(map(describe, outcomes))}
     except UserError as e:
         entry |= {"status": "failed", "text": str(e) + _keep(settings, str(e))}
     except (Exception, SystemExit) as e:
@@ -67,10 +70,14 @@ def job(composed: DictConfig) -> str:
     return str(entry["status"])
 
 
-def label(config: configuration.Config) -> str:
+def label(configs: Sequence[configuration.Config]) -> str:
+    """One run's name, or that of a stack."""
+    first = configs[0]
+    trials = ",".join(dict.fromkeys(str(c.trial) for c in configs))
+    seeds = ",".join(dict.fromkeys(str(c.seed) for c in configs))
     return (
-        f"{config.dataset.name} {config.fusion['name']} {config.strategy['name']} "
-        f"trial={config.trial} seed={config.seed}"
+        f"{first.dataset.name} {first.fusion['name']} {first.strategy['name']} "
+        f"trial={trials} seed={seeds}"
     )
 
 
@@ -96,12 +103,13 @@ def show(entry: dict[str, Any], prefix: str = "", console: Any = print) -> None:
     console(f"{prefix}{line}")
 
 
-def _keep(settings: configuration.Config | None, log: str) -> str:
-    """Keep a failed job's log in its run's folder; says where, for the line that reports it."""
-    if settings is not None and settings.run_dir.is_dir():
-        path = RunRecord(settings.run_dir).fail(log)
-        if path is not None:
-            return f" (log: {path})"
+def _keep(settings: Sequence[configuration.Config], log: str) -> str:
+    """Keep a failed job's log in its runs' folders; says where, for the line that reports it."""
+    folders = [c.run_dir for c in settings if c.run_dir.is_dir()]
+    cut_off = [f for f in folders if status_of(f) not in ("done", "running")]
+    paths = [RunRecord(folder).fail(log) for folder in cut_off]
+    if paths and paths[0] is not None:
+        return f" (log: {paths[0]})"
     if "\n" in log:
         print(log, file=sys.stderr, flush=True)
     return ""
@@ -119,19 +127,22 @@ def _append(folder: Path, entry: dict[str, Any]) -> None:
 
 
 class EpochLines:
-    """Progress of a single run: a line an epoch, with an estimate of what is left."""
+    """Progress of a job that is not part of a sweep: a line an epoch, and what is left."""
 
-    def __init__(self) -> None:
+    def __init__(self, configs: Sequence[configuration.Config]) -> None:
         self.started = time.perf_counter()
         self.first: int | None = None
+        self.stack = len(configs) > 1
 
-    def __call__(self, row: dict[str, Any], epochs: int) -> None:
+    def __call__(self, config: configuration.Config, row: dict[str, Any]) -> None:
         self.first = row["epoch"] if self.first is None else self.first
         trained = row["epoch"] - self.first + 1
-        left = (time.perf_counter() - self.started) / trained * (epochs - row["epoch"])
+        left = (time.perf_counter() - self.started) / trained * (config.epochs - row["epoch"])
         heads = "  ".join(f"{k} {100 * s['metric']:.1f}" for k, s in row["val"].items())
         delta = row["utilization"].get("delta")
-        text = f"epoch {row['epoch']}/{epochs}  val {heads}"
+        text = f"epoch {row['epoch']}/{config.epochs}  val {heads}"
+        if self.stack:
+            text = f"trial {config.trial} seed {config.seed}  {text}"
         if delta is not None:
             text += f"  delta {delta:.2f}"
         print(f"{text}  left {duration(left)}", flush=True)

@@ -122,7 +122,7 @@ def build_fit(config: Config) -> Fit:
     strategy, used = running._checked(config)
     data = PreparedData(config.runtime.data_dir / config.dataset.name, config.dataset.scheme, used)
     part = partial(data.part, device=torch.device("cpu"), resident_mb=config.runtime.resident_mb)
-    return running._build(config, strategy, used, data, part, torch.device("cpu"))
+    return running._build(config, strategy, used, part, torch.device("cpu"))
 
 
 def saved(state: Any) -> Any:

@@ -42,8 +42,8 @@ class Interrupted(Exception):
     """Stands for a kill, a time limit, a full disk."""
 
 
-def interrupt_after(epoch: int) -> Callable[[dict[str, Any], int], None]:
-    def report(row: dict[str, Any], epochs: int) -> None:
+def interrupt_after(epoch: int) -> Callable[[Config, dict[str, Any]], None]:
+    def report(config: Config, row: dict[str, Any]) -> None:
         if row["epoch"] == epoch:
             raise Interrupted
 

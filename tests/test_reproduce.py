@@ -151,6 +151,9 @@ def test_unknown_choices_are_refused(request_tiny: Callable[..., Protocol]) -> N
             check_request(request_tiny("miles", **changes).request)
     with pytest.raises(UserError, match="magic"):
         check_request(request_tiny("magic").request)
+    for override in ("seed=[0,1]", "+trial=3", "strategy=ogm"):
+        with pytest.raises(UserError, match="the protocol chooses every run's"):
+            check_request(Request(overrides=(override,)))
 
 
 # What is missing, and the rounds that finish it

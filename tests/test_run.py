@@ -48,11 +48,11 @@ class Interrupted(Exception):
 
 @pytest.fixture(autouse=True)
 def _state_saved_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "SAVE_EVERY_S", 0.0, raising=False)
+    monkeypatch.setattr(running, "SAVE_EVERY_S", 0.0)
 
 
-def stop_at(*epochs: int) -> Callable[[dict[str, Any], int], None]:
-    def report(row: dict[str, Any], planned: int) -> None:
+def stop_at(*epochs: int) -> Callable[[Config, dict[str, Any]], None]:
+    def report(config: Config, row: dict[str, Any]) -> None:
         if row["epoch"] in epochs:
             raise Interrupted
 
@@ -457,7 +457,7 @@ def test_the_test_split_is_opened_once_after_training(
 
     monkeypatch.setattr(PreparedData, "part", part)
     config = settings(tiny_data, tmp_path, *strategy_overrides(strategy))
-    run(config, "test", lambda row, epochs: events.append(f"epoch {row['epoch']}"))
+    run(config, "test", lambda config, row: events.append(f"epoch {row['epoch']}"))
     assert events == ["train", "val", "epoch 1", "epoch 2", "epoch 3", "test"]
 
 

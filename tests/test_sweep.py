@@ -83,10 +83,12 @@ def test_the_log_of_a_failure_is_kept_where_its_line_says(
     tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = settings(tiny_data, tmp_path)
-    assert sweep._keep(config, "Traceback\nValueError: x") == ""  # no folder: never begun
+    assert sweep._keep([config], "Traceback\nValueError: x") == ""  # no folder: never begun
     assert "ValueError: x" in capsys.readouterr().err
     RunRecord(config.run_dir)
-    assert sweep._keep(config, "Traceback\nValueError: x") == f" (log: {config.run_dir}/error.txt)"
+    assert (
+        sweep._keep([config], "Traceback\nValueError: x") == f" (log: {config.run_dir}/error.txt)"
+    )
     assert (config.run_dir / "error.txt").read_text() == "Traceback\nValueError: x\n"
 
 

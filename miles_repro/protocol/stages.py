@@ -64,6 +64,9 @@ class Stage:
     jobs: tuple[Job, ...]
 
 
+OWN_KEYS = ("dataset", "fusion", "strategy", "budget", "trial", "seed")
+
+
 @dataclass(frozen=True)
 class Request:
     """What was asked for. ``overrides``: further Hydra overrides of every run."""
@@ -81,7 +84,14 @@ class Request:
 
 
 def check_request(request: Request) -> None:
-    """Raises UserError for a data set, fusion or strategy that the configuration does not have."""
+    """Raises UserError for a data set, fusion or strategy that the configuration does not have,
+    and for an override of what the protocol itself goes through."""
+    for override in request.overrides:
+        if (key := override.lstrip("+").split("=", 1)[0]) in OWN_KEYS:
+            raise UserError(
+                f"{override}: the protocol chooses every run's {key}; "
+                "see --help for --datasets, --strategies, --fusions and --budget"
+            )
     choices = {"dataset": request.datasets, "fusion": request.fusions}
     for group, names in (choices | {"strategy": request.strategies}).items():
         for name in names:

@@ -155,7 +155,7 @@ def _scatters(study: Study) -> list[Picture]:
         for strategy in strategies:
             cell = study.cells[fusion, strategy]
             fused, between = interval(values(cell, "fused")), interval(values(cell, "gap"))
-            seconds = _seconds(cell)
+            seconds = _seconds(cell, _clock(study))
             name, kind = strategy_label(strategy), strategy_kind(strategy)
             panel = FUSIONS.get(fusion, fusion)
             if fused and between:
@@ -181,20 +181,27 @@ def _scatters(study: Study) -> list[Picture]:
         figure = comparison.scatter(
             cost,
             title=f"Cost against fused {metric}: {place(study)}",
-            xlabel="wall time of one run (s)",
+            xlabel=f"{_clock(study)} time of one run (s)",
             ylabel=f"fused test {metric} (%)",
         )
         caption = (
-            f"{place(study)}: mean wall time of the selected runs against the fused {metric}; "
-            "times from shared machines are rough."
+            f"{place(study)}: mean {_clock(study)} time of the selected runs against the fused "
+            f"{metric}; times from shared machines are rough."
         )
         found.append(Picture(f"cost_{_stem(study)}", caption, figure))
     return found
 
 
-def _seconds(cell: Cell) -> Interval | None:
-    """Mean wall time of a run, without an interval: times of a shared machine are no sample."""
-    found = [run["cost"]["wall_s"] for run in cell.runs if run["cost"].get("wall_s")]
+def _clock(study: Study) -> str:
+    """CPU time where all ran on CPUs: it hardly feels what else the machine did."""
+    devices = {run["environment"]["device"] for run in study.records}
+    return "CPU" if devices == {"cpu"} else "wall"
+
+
+def _seconds(cell: Cell, clock: str) -> Interval | None:
+    """Mean time of a run, without an interval: times of a shared machine are no sample."""
+    key = {"CPU": "cpu_s", "wall": "wall_s"}[clock]
+    found = [run["cost"][key] for run in cell.runs if run["cost"].get(key)]
     return Interval(sum(found) / len(found), None, None, len(found)) if found else None
 
 
