@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without an
 from miles_repro.errors import UserError
 
 REPO = Path(__file__).resolve().parents[1]
-SECTIONS = ("loop", "strategies", "sweep", "orchestration", "data", "precision", "growth")
+SECTIONS = ("loop", "strategies", "sweep", "orchestration", "data", "precision", "stacks", "growth")
 
 
 def main() -> int:

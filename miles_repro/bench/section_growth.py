@@ -1,4 +1,4 @@
-"""7. Time and memory against samples, runs, modalities and classes."""
+"""8. Time and memory against samples, runs, modalities and classes."""
 
 from __future__ import annotations
 
