@@ -1,6 +1,6 @@
 """Measure speed and write results/bench/report.md.
 
-    python scripts/bench.py                          every section (about 25 minutes)
+    python scripts/bench.py                          every section (about 40 minutes)
     python scripts/bench.py --sections loop,sweep    only these; the others' results are kept
     python scripts/bench.py --quick                  does everything run? Prints, keeps nothing
 
