@@ -18,7 +18,6 @@ from support import (
     settings,
     strategy_overrides,
 )
-from torch import Tensor, nn
 
 from miles_repro import config as configuration
 from miles_repro import run as running
@@ -31,18 +30,6 @@ from miles_repro.run import run, run_all
 
 INSIDE_THE_PASS = {"ogm", "ogm_ge", "modality_dropout"}
 """Strategies that change features or gradients between the layers."""
-
-
-class Dropping(nn.Module):
-    """An encoder with dropout."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(26, 4), nn.Dropout(0.5))
-        self.dim = 4
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
 
 
 def stack(
@@ -210,7 +197,7 @@ def test_what_cannot_be_a_stack(
 
 
 def test_dropout_is_refused(tiny_data: Path, tmp_path: Path) -> None:
-    encoder = {"_target_": "test_stacked.Dropping"}
+    encoder = {"_target_": "test_run.Dropping"}
     configs = stack(tiny_data, tmp_path, "miles", **{"dataset.modalities.audio.encoder": encoder})
     with pytest.raises(UserError, match="Dropout in the model"):
         run_all(configs, "test")
