@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from miles_repro import config as configuration
 from miles_repro import run as running
+from miles_repro import training
 from miles_repro.config import Config
 from miles_repro.data.preparation import Card, Preparation
 from miles_repro.data.prepared import PreparedData
@@ -122,7 +123,7 @@ def build_fit(config: Config) -> Fit:
     strategy, used = running._checked(config)
     data = PreparedData(config.runtime.data_dir / config.dataset.name, config.dataset.scheme, used)
     part = partial(data.part, device=torch.device("cpu"), resident_mb=config.runtime.resident_mb)
-    return running._build(config, strategy, used, part, torch.device("cpu"))
+    return training.build_fit(config, strategy, used, part, torch.device("cpu"))
 
 
 def saved(state: Any) -> Any:

@@ -10,7 +10,9 @@ from support import REPO
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("section", ["loop", "strategies", "data"])
+@pytest.mark.parametrize(
+    "section", ["loop", "strategies", "orchestration", "data", "stacks", "growth"]
+)
 def test_a_section_runs_at_tiny_size(section: str) -> None:
     """``loop`` fails by itself unless the bare loop's metrics equal ours bit for bit."""
     if not (REPO / "data" / "smnist_mini" / "manifest.json").is_file():

@@ -32,7 +32,7 @@ from support import (
 )
 from torch import Tensor, nn
 
-from miles_repro import loop, records
+from miles_repro import loop, records, training
 from miles_repro import run as running
 from miles_repro.config import Config
 from miles_repro.data.prepared import PreparedData
@@ -372,7 +372,7 @@ def test_a_kill_during_the_final_evaluation(
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "_results", results)
+        patch.setattr(training, "_results", results)
         with pytest.raises(Interrupted):
             run(cut, "test")
     finished(cut)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -143,13 +144,15 @@ def test_records_of_a_stack(tiny_data: Path, tmp_path: Path) -> None:
 
 
 def test_the_cost_is_shared_out(tiny_data: Path, tmp_path: Path) -> None:
-    outcomes = run_all(stack(tiny_data, tmp_path, "miles", epochs=2), "test")
+    """Three runs at once cost what passes on the clock, not three times that."""
+    configs = stack(tiny_data, tmp_path, "miles", epochs=4)
+    started = time.perf_counter()
+    outcomes = run_all(configs, "test")
+    passed = time.perf_counter() - started
     costs = [o.summary["cost"] for o in outcomes if o.summary]
-    stamps = [row["time"] for o in outcomes for row in load_rows(o.config.run_dir)]
-    wall = max(c["wall_s"] for c in costs)
-    assert sum(c["wall_s"] for c in costs) <= 3 * wall
-    assert max(t["elapsed_s"] for t in stamps) <= wall
-    assert all(c["train_samples_per_s"] > 0 for c in costs)
+    assert 0 < sum(c["wall_s"] for c in costs) <= passed
+    train_s = [4 * 26 / c["train_samples_per_s"] for c in costs]  # 26 samples an epoch
+    assert 0 < sum(train_s) <= passed
 
 
 def test_a_broken_off_stack_goes_on(
