@@ -1,45 +1,68 @@
-"""From what Hydra composed to one checked, typed configuration and its run id.
+"""One run's configuration: checked types and ranges, and the id made of all that moves a number.
 
-Hydra picks and merges the yaml files; here the values get types and ranges (pydantic), a trial's
-drawn values are filled in, what does not go together is refused with the reason, and the run id is
-computed. Imports no torch, so a finished run is skipped before torch is loaded.
+``composing`` fills it from what Hydra composed. Imports no torch, so a finished run is skipped
+before torch is loaded.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StringConstraints,
+    ValidationError,
+)
 
-from miles_repro import trials
-from miles_repro.data.manifest import read_manifest, sha256_of
+from miles_repro.data.manifest import sha256_of
 from miles_repro.errors import UserError, one_line
 
-NUMBERS_VERSION = 1
+NUMBERS_VERSION = 2
 """Raised by any change of code that can move a number; part of every run id."""
 
 PATHS = {"folder", "weights"}
 """Arguments of an encoder that say where pretrained weights lie."""
-Node = dict[str, Any]
-"""A ``_target_`` and its arguments."""
+
+LABELS = {"name", "label", "family", "search", "teachers"}
+"""Entries of a node that are not arguments of its ``_target_``."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+"""What becomes a folder: nothing that leaves the records' tree or ends as markup."""
+
+
+def _named(node: dict[str, Any]) -> dict[str, Any]:
+    Named.model_validate(node)
+    return node
+
+
+class Named(BaseModel):
+    name: Name
+
+
+Node = Annotated[dict[str, Any], AfterValidator(_named)]
+"""A name, a ``_target_`` and its arguments."""
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModalityConfig(Strict):
-    encoder: Node
-    augment: Annotated[Node | None, BeforeValidator(lambda v: None if v == "none" else v)] = None
+    encoder: dict[str, Any]
+    augment: Annotated[
+        dict[str, Any] | None, BeforeValidator(lambda v: None if v == "none" else v)
+    ] = None
 
 
 class DatasetConfig(BaseModel):
@@ -47,30 +70,35 @@ class DatasetConfig(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    name: str
-    task: Literal["multiclass", "multilabel"]
-    num_classes: int = Field(ge=2)
+    name: Name
+    task: str
+    num_classes: int = Field(ge=1)
     threshold: float = Field(default=0.5, gt=0, lt=1)  # multilabel only
+    metric: str | None = None  # the task's headline metric, where it has several
     scheme: str
-    strong: str
-    weak: str
-    modalities: dict[str, ModalityConfig]
+    strong: str | None = None
+    weak: str | None = None
+    modalities: dict[Name, ModalityConfig]
 
 
-class OptimizerConfig(Strict):
-    name: Literal["adam", "adamw", "sgd"]
+class OptimizerConfig(BaseModel):
+    """lr: the global rate alpha; further entries go to the optimizer's class."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    name: Name
     lr: float = Field(gt=0)
-    betas: tuple[float, float]
-    momentum: float = Field(ge=0, lt=1)
-    weight_decay: float = Field(ge=0)
     clip_norm: float | None = Field(gt=0)
-    schedule: Literal["constant", "cosine", "step"]
-    step_epochs: int = Field(ge=1)
-    step_gamma: float = Field(gt=0)
+    schedule: Node
+
+    @property
+    def node(self) -> dict[str, Any]:
+        """The class with its arguments, the rate apart."""
+        return {"name": self.name, **(self.model_extra or {})}
 
 
 class BudgetConfig(Strict):
-    name: str
+    name: Name
     encoders: str
     trials: int = Field(ge=1)
     seeds: int = Field(ge=1)
@@ -78,7 +106,7 @@ class BudgetConfig(Strict):
 
 
 class PrecisionConfig(Strict):
-    name: str
+    name: Name
     amp: Literal["bf16", "fp16"] | None
     channels_last: bool
     compile: bool
@@ -94,7 +122,12 @@ class RuntimeConfig(Strict):
 
 
 class Config(Strict):
-    """One run."""
+    """One run.
+
+    pinned: searched keys whose value is not what the trial would give; teachers: modality -> the
+    unimodal run whose model the strategy learns from; keep, rerun: what to store, and whether to
+    repeat a finished run.
+    """
 
     dataset: DatasetConfig
     fusion: Node
@@ -104,31 +137,38 @@ class Config(Strict):
     precision: PrecisionConfig
     tracker: dict[str, Any]
     runtime: RuntimeConfig
-    seed: int = Field(ge=0)
-    trial: int = Field(ge=0)
-    unimodal_source: Literal["auto", "split", "probe"]
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    pinned: list[str]
+    seed: StrictInt = Field(ge=0)
+    trial: StrictInt = Field(ge=0)
+    epochs: StrictInt = Field(ge=1)
+    batch_size: StrictInt = Field(ge=1)
+    keep: list[Literal["weights", "predictions"]] = []
+    rerun: StrictBool = False
+    pinned: list[str] = []
     data_fingerprint: str
-    stacked: bool = False
+    teachers: dict[str, Config] = {}
 
     def identity(self) -> dict[str, Any]:
         """Everything that can move a number, as plain JSON: hashed into the run id."""
-        moves = self.model_dump(mode="json", exclude={"runtime": True, "tracker": True})
+        moves = self.model_dump(
+            mode="json",
+            exclude={"runtime", "tracker", "keep", "rerun", "pinned", "teachers"},
+        )
         moves["budget"] = {k: moves["budget"][k] for k in ("name", "data_fraction")}
-        if not self.stacked:
-            del moves["stacked"]
-        if self.dataset.task == "multiclass":
+        for node in (moves["strategy"], moves["fusion"]):
+            for key in LABELS - {"name"}:
+                node.pop(key, None)
+        for key in ("strong", "weak"):  # words of the report
+            del moves["dataset"][key]
+        if self.dataset.task != "multilabel":
             del moves["dataset"]["threshold"]
         for modality in moves["dataset"]["modalities"].values():
             for key in PATHS & modality["encoder"].keys():
                 if modality["encoder"][key]:
                     modality["encoder"][key] = _content(modality["encoder"][key])
-        moves["dataset"]["order"] = list(
-            self.dataset.modalities
-        )  # of concatenation; keys get sorted
-        return {"numbers_version": NUMBERS_VERSION, **moves}
+        moves["dataset"]["order"] = list(self.dataset.modalities)  # keys get sorted
+        if self.teachers:
+            moves["teachers"] = {m: c.run_id for m, c in self.teachers.items()}
+        return {"numbers_version": NUMBERS_VERSION, **_plain(moves)}
 
     @property
     def run_id(self) -> str:
@@ -141,81 +181,15 @@ class Config(Strict):
         return self.runtime.runs_dir.joinpath(*cell, self.run_id)
 
 
-def load(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
-    """Check a composed configuration and fill in its trial.
-
-    ``overrides``: the command-line overrides; a searched value set there stays as it is.
-
-    Raises:
-        UserError: a value of the wrong type or range, an unprepared data set, no records where
-            the configuration refers to some.
-    """
-    return complete(resolve(composed), overrides)
-
-
-def load_all(composed: DictConfig, overrides: Sequence[str] = ()) -> list[Config]:
-    """As :func:`load`; a list as seed or trial asks for a stack: one configuration for each."""
-    raw = resolve(composed)
-    lists = {k: raw[k] for k in ("seed", "trial") if isinstance(raw[k], list)}
-    if not lists:
-        return [complete(raw, overrides)]
-    for key, values in lists.items():
-        if not values or len({str(v) for v in values}) < len(values):
-            raise UserError(f"{key}={values}: a stack needs different values")
-    precision = raw["precision"]
-    if precision["compile"] or precision["channels_last"]:
-        raise UserError(
-            "a stack of runs goes with neither precision.compile nor precision.channels_last: "
-            "switch them off, or give one seed and trial at a time"
-        )
-    chosen = [
-        dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())
-    ]
-    return [
-        complete(copy.deepcopy(raw) | one, overrides).model_copy(update={"stacked": True})
-        for one in chosen
-    ]
-
-
-def resolve(composed: DictConfig) -> dict[str, Any]:
-    """What Hydra composed, as plain values."""
-    try:
-        raw: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-            composed, resolve=True, throw_on_missing=True
-        )
-    except OmegaConfBaseException as e:
-        raise UserError(f"configuration: {str(e).splitlines()[0]}") from None
-    return raw
-
-
-def complete(raw: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
-    """As :func:`load`, from the plain values, which it changes."""
-    raw.pop("experiment", None)
-    spaces = trials.search_spaces(raw)
-    fixed = {o.lstrip("+").split("=", 1)[0] for o in overrides}
-    raw["pinned"] = sorted(fixed & spaces.keys())
-    if str(raw["strategy"]["name"]).startswith("unimodal_"):
-        # One modality has nothing to fuse: every fusion is the same run, kept under concat.
-        raw["fusion"] = {"name": "concat", "_target_": "miles_repro.fusions.concat.Concat"}
-    trials.fill_in(raw, spaces)
-    folder = Path(raw["runtime"]["data_dir"]) / raw["dataset"]["name"]
-    if not (folder / "manifest.json").is_file():
-        raise UserError(
-            f"data set {folder.name} is not prepared in {folder}: run "
-            f"python scripts/prepare_data.py dataset={folder.name} (README, Data: which raw=)"
-        )
-    raw["data_fingerprint"] = read_manifest(folder)["fingerprint"]
-    try:
-        config = Config.model_validate(raw)
-    except ValidationError as e:
-        raise UserError(explain(e)) from None
-    for role in ("strong", "weak"):
-        if getattr(config.dataset, role) not in config.dataset.modalities:
-            raise UserError(
-                f"dataset.{role}={getattr(config.dataset, role)} is not among its modalities "
-                f"({', '.join(config.dataset.modalities)})"
-            )
-    return config
+def _plain(value: Any) -> Any:
+    """1.0 and 1 are one number, so they make one id."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return value
 
 
 @cache
@@ -227,14 +201,19 @@ def _content(path: str) -> str:
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest() if digests else path
 
 
-def explain(error: ValidationError, prefix: str = "") -> str:
+def explain(error: ValidationError) -> str:
     """One line for all that a validation found."""
     return "; ".join(
-        f"{prefix}{'.'.join(str(p) for p in e['loc'])}={e['input']!r}: {e['msg'].lower()}"
+        f"{'.'.join(str(p) for p in e['loc'])}={_short(e['input'])}: {e['msg'].lower()}"
         if e["type"] not in ("missing", "value_error")
-        else f"{prefix}{'.'.join(str(p) for p in e['loc'])}: {e['msg']}"
+        else f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}"
         for e in error.errors(include_url=False)
     )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}..."
 
 
 def build(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -243,57 +222,22 @@ def build(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
     Raises:
         UserError: no such target, or arguments it does not accept.
     """
-    from hydra.utils import get_object
-
-    target = node["_target_"]
-    own = {k: v for k, v in node.items() if k not in ("_target_", "name")}
+    label = str(node.get("name") or str(node.get("_target_")).rsplit(".", 1)[-1])
+    own = {k: v for k, v in node.items() if k != "_target_" and k not in LABELS}
     try:
-        factory = get_object(target)
-    except Exception as e:
-        raise UserError(f"_target_ {target!r} cannot be imported: {one_line(e)}") from None
-    label = str(node.get("name") or target.rsplit(".", 1)[-1])
-    try:
-        return factory(*args, **own, **kwargs)
+        return target(node)(*args, **own, **kwargs)
     except ValidationError as e:
         raise UserError(f"{label}: {explain(e)}") from None
     except (TypeError, ValueError) as e:
         raise UserError(f"{label}: {one_line(e)}") from None
 
 
-def check_combination(config: Config, strategy: Any, fusion: Any) -> list[str]:
-    """Refuse what is not defined, with the reason. Returns the modalities the run will use.
+def target(node: Mapping[str, Any]) -> Any:
+    """What a node's ``_target_`` names. Raises UserError where it cannot be imported."""
+    from hydra.utils import get_object
 
-    ``strategy`` is the built strategy, ``fusion`` the fusion's class.
-    """
-    name, needs = config.strategy["name"], strategy.needs
     try:
-        used = strategy.restrict(list(config.dataset.modalities))
-    except ValueError as e:
-        raise UserError(f"strategy {name}: {e}") from None
-    kind = config.fusion["name"]
-    if needs.fusions is not None and kind not in needs.fusions:
-        raise UserError(
-            f"strategy {name} is not defined for fusion={kind}; "
-            f"use {', '.join(sorted(needs.fusions))}"
-        )
-    if needs.tasks is not None and config.dataset.task not in needs.tasks:
-        raise UserError(
-            f"strategy {name} is not defined for {config.dataset.task} data sets such as "
-            f"{config.dataset.name}"
-        )
-    for who, low, high in (
-        (f"strategy {name}", needs.min_modalities, needs.max_modalities),
-        (f"fusion {kind}", fusion.min_modalities, fusion.max_modalities),
-    ):
-        if len(used) < low or (high is not None and len(used) > high):
-            raise UserError(
-                f"{who} needs {low if high is None or low == high else f'{low} to {high}'}"
-                f"{' or more' if high is None else ''} modalities; "
-                f"{config.dataset.name} gives {len(used)} ({', '.join(used)})"
-            )
-    if config.unimodal_source != "auto" and needs.heads == "trained":
-        raise UserError(
-            f"unimodal_source={config.unimodal_source} does not go with strategy {name}, "
-            "which trains unimodal heads: use unimodal_source=auto"
-        )
-    return used
+        return get_object(node["_target_"])
+    except Exception as e:
+        what = node.get("_target_")
+        raise UserError(f"_target_ {what!r} cannot be imported: {one_line(e)}") from None

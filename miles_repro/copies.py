@@ -1,95 +1,95 @@
-"""Training copies of a model's heads beside the run: the service behind G-Blend."""
+"""Training a copy of one of a model's heads beside the run: what G-Blend measures."""
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+import dataclasses
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from miles_repro.data.prepared import Part
+from miles_repro.context import Context, Segment
 from miles_repro.fusions.concat import Concat
+from miles_repro.loop import train_epoch
 from miles_repro.model import Multimodal
-from miles_repro.optim import build_optimizer
-from miles_repro.seeding import derive
-from miles_repro.strategies.base import Context
 from miles_repro.strategies.vanilla import Vanilla
-from miles_repro.tasks import Task
-
-if TYPE_CHECKING:
-    from miles_repro.loop import Recipe
 
 
-class CopyTrainer:
-    """Trains a copy of one head on training rows, with the run's own recipe and order rules.
+@dataclass(frozen=True)
+class Curve:
+    """Losses of one head before and after its copy's training."""
 
-    ``rows``: indices of the training split that the main training uses (all of them, unless a
-    strategy holds some out).
+    train_start: float
+    val_start: float
+    train_end: float
+    val_end: float
+
+
+def held_out(ctx: Context, share: float) -> tuple[Tensor, Tensor]:
+    """Training rows and held-out rows, by the run's seed; no group is in both.
+
+    Groups are taken in random order until ``share`` of the rows is reached; where the data set
+    knows none, rows are. At least one group stays on either side.
     """
+    groups = ctx.parts["train"].groups
+    n = len(ctx.parts["train"])
+    ids = torch.arange(n) if groups is None else groups.cpu()
+    names = ids.unique()
+    if len(names) < 2:
+        raise ValueError("overfit_on=groups: all training rows are of one group; use validation")
+    names = names[ctx.recipe.order(len(names), "holdout")]
+    sizes = (ids[None, :] == names[:-1, None]).sum(1) if groups is not None else torch.ones(n - 1)
+    taken = int((sizes.cumsum(0) < share * n).sum()) + 1
+    inside = torch.isin(ids, names[: min(taken, len(names) - 1)])
+    return torch.nonzero(~inside).flatten(), torch.nonzero(inside).flatten()
 
-    def __init__(self, train: Part, task: Task, recipe: Recipe) -> None:
-        self.train, self.task, self.recipe = train, task, recipe
-        self.rows = torch.arange(len(train))
 
-    def hold_out_of_training(self, share: float) -> None:
-        """Keep the held-out rows of ``curve`` away from the main training as well."""
-        self.rows = self._split(share)[0]
+def learning_curve(
+    ctx: Context, head: str, epochs: int, train: Tensor, held: Tensor | None, criterion: str
+) -> Curve:
+    """Losses of a copy of ``head`` (a modality or ``fused``) before and after ``epochs``.
 
-    def _split(self, share: float) -> tuple[Tensor, Tensor]:
-        """Training rows and held-out rows, by the run's seed."""
-        n = len(self.train)
-        order = self.recipe.order(n, "holdout")
-        held = max(1, round(share * n))
-        return order[held:].sort().values, order[:held].sort().values
+    train, held: training rows it trains on, and rows it is measured on (None: the validation
+    split). ``criterion`` metric uses 1 - metric as the loss. Uses the run's recipe and order rules.
+    """
+    recipe = dataclasses.replace(ctx.recipe, epochs=epochs)
+    strategy = Vanilla()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(ctx.seed_of("copy", head))
+        clone = Context(_copy(ctx.model, head), ctx.task, recipe, strategy, ctx.parts)
+        if recipe.amp == torch.float16:
+            clone.scaler = torch.amp.GradScaler(recipe.device.type)
+        clone.optimizer = recipe.optimize(clone.model.parts())
 
-    def curve(
-        self, model: Multimodal, head: str, epochs: int, share: float, criterion: str
-    ) -> tuple[float, float, float, float]:
-        """Loss of a copy of ``head`` (a modality or ``fused``) before and after ``epochs``.
+        def losses() -> tuple[float, float]:
+            seen = clone.observe("val") if held is None else clone.observe("train", held)
+            return tuple(  # type: ignore[return-value]
+                1 - s["metric"] if criterion == "metric" else s["loss"]
+                for s in (
+                    ctx.task.score(o.logits["fused"], o.labels)
+                    for o in (clone.observe("train", train), seen)
+                )
+            )
 
-        Returns (train, held-out) before and (train, held-out) after; the training loss is taken
-        on as many rows as are held out. ``criterion`` metric uses 1 - metric as the loss.
-        """
-        from miles_repro.loop import train_epoch
+        before = losses()
+        clone.model.train()
+        for epoch in range(1, epochs + 1):
+            clone.epoch = epoch
+            segment = Segment(train[recipe.order(len(train), "copy", epoch)])
+            train_epoch(clone, strategy, ctx.parts["train"], [segment])
+        after = losses()
+    return Curve(*before, *after)
 
-        rows, held = self._split(share)
-        subset = rows[: len(held)]
-        recipe = self.recipe
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(recipe.seed, "copy", head))
-            clone = self._copy(model, head)
-            optimizer = build_optimizer(clone, recipe.optimizer, recipe.device)
-            ctx = Context(clone, self.task, recipe.optimizer.lr, epochs, self, torch.Generator())
-            if recipe.amp == torch.float16:
-                ctx.scaler = torch.amp.GradScaler(recipe.device.type)
-            ctx.optimizer = optimizer
-            before = [self._loss(clone, r, criterion) for r in (subset, held)]
-            strategy = Vanilla()
-            for epoch in range(1, epochs + 1):
-                ctx.epoch = epoch
-                clone.train()
-                order = rows[recipe.order(len(rows), "copy", epoch)]
-                train_epoch(ctx, strategy, optimizer, self.train, order, recipe)
-            after = [self._loss(clone, r, criterion) for r in (subset, held)]
-        return before[0], before[1], after[0], after[1]
 
-    def _copy(self, model: Multimodal, head: str) -> Multimodal:
-        if head == "fused":
-            encoders = dict(model.encoders.items())
-            clone = Multimodal(copy.deepcopy(encoders), copy.deepcopy(model.fusion), {})
-        else:
-            linear = model.heads[head]
-            assert isinstance(linear, nn.Linear)
-            alone = Concat({head: linear.in_features}, linear.out_features)
-            alone.linear = copy.deepcopy(linear)
-            clone = Multimodal({head: copy.deepcopy(model.encoders[head])}, alone, {})
-        return clone.requires_grad_(True)
-
-    @torch.inference_mode()
-    def _loss(self, model: Multimodal, rows: Tensor, criterion: str) -> float:
-        model.eval()
-        batches = self.train.batches(rows, self.train.within_memory(self.recipe.eval_batch_size))
-        logits = torch.cat([model(x).fused for x, _ in batches])
-        scores = self.task.score(logits, self.train.labels[rows.to(self.train.device)])
-        return 1 - scores["metric"] if criterion == "metric" else scores["loss"]
+def _copy(model: Multimodal, head: str) -> Multimodal:
+    if head == "fused":
+        encoders = dict(model.encoders.items())
+        clone = Multimodal(copy.deepcopy(encoders), copy.deepcopy(model.fusion), {})
+    else:
+        linear = model.heads[head]
+        assert isinstance(linear, nn.Linear)
+        alone = Concat({head: linear.in_features}, linear.out_features)
+        alone.linear = copy.deepcopy(linear)
+        clone = Multimodal({head: copy.deepcopy(model.encoders[head])}, alone, {})
+    return clone.requires_grad_(True)

@@ -18,13 +18,10 @@ RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 
 
 class Meter:
-    """Wall time, CPU time and energy since it was made, on top of what earlier sittings spent.
+    """Wall time, CPU time and energy since it was made, on top of what earlier sittings spent."""
 
-    ``share``: the part of them that counts, where a process trains several runs at once.
-    """
-
-    def __init__(self, earlier: dict[str, float] | None = None, share: float = 1.0) -> None:
-        self.earlier, self.share = earlier or {}, share
+    def __init__(self, earlier: dict[str, float] | None = None) -> None:
+        self.earlier = earlier or {}
         self._wall, self._cpu, self._energy = time.perf_counter(), time.process_time(), _energy()
 
     def spent(self) -> dict[str, float]:
@@ -35,7 +32,7 @@ class Meter:
         energy = _energy()
         if energy is not None and self._energy is not None and energy >= self._energy:
             now["energy_j"] = energy - self._energy
-        return {k: self.share * v + self.earlier.get(k, 0.0) for k, v in now.items()}
+        return {k: v + self.earlier.get(k, 0.0) for k, v in now.items()}
 
 
 def _energy() -> float | None:

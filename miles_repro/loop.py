@@ -1,17 +1,17 @@
 """The training loop, the only one: every strategy runs through it.
 
     model, task, data from the config; every part seeded by name
-    strategy.setup                                   before the optimizer exists
+    strategy.modules join the model; strategy.setup; the optimizer
     strategy.on_fit_start
     for epoch in 1..epochs:
         seed the epoch; strategy.on_epoch_start
-        rate of each group = base x schedule(epoch) x strategy's factor
+        rate of each group = alpha x schedule(epoch) x strategy's factor
         frozen groups: eval mode, no gradient, no step
-        for x, y in a fixed permutation of the training rows:
-            z = encoders(x); z = strategy.features(z); out = fusion(z)
-            loss = strategy.loss(out, y); strategy.backward(loss); clip; optimizer.step
+        for batch in strategy.order:                 a permutation of the training rows
+            logits = strategy.step(batch)            forward, loss, backward, clip, step
         scores on train (running) and validation; keep the weights if validation improved
         strategy.on_epoch_end(train, val)            factors for the next epoch; may stop
+        validate once more if the strategy edited the weights
         yield the epoch's row
     the caller tests the best weights, once
 
@@ -22,126 +22,65 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from miles_repro.data.prepared import Part
-from miles_repro.evaluate import cat_logits, predict, score, utilization
-from miles_repro.model import Multimodal, Output
-from miles_repro.optim import build_optimizer, merged_groups, schedule
+from miles_repro.context import Batch, Context, Logits, Segment, Teacher
+from miles_repro.evaluate import score, utilization
+from miles_repro.model import Multimodal
+from miles_repro.recipe import Recipe
 from miles_repro.seeding import derive
-from miles_repro.strategies.base import Context, Strategy
+from miles_repro.strategy import Scores, Strategy
 from miles_repro.tasks import Task
 
 if TYPE_CHECKING:
-    from miles_repro.config import OptimizerConfig
-
-Augment = Callable[[Tensor, torch.Generator], Tensor]
+    from miles_repro.data.prepared import Part
 
 
-@dataclass
-class Recipe:
-    """How to take steps: everything about training that is not the strategy's business."""
+def batches(ctx: Context, part: Part, segments: Sequence[Segment]) -> Iterator[Batch]:
+    """The epoch's batches, augmented. A last batch of one sample joins the one before it.
 
-    optimizer: OptimizerConfig
-    batch_size: int
-    eval_batch_size: int
-    epochs: int
-    seed: int
-    device: torch.device
-    augment: dict[str, Augment] = field(default_factory=dict)
-    amp: torch.dtype | None = None
-    channels_last: bool = False
-
-    def order(self, n: int, *names: object) -> Tensor:
-        """A permutation of range(n) that depends on the seed and ``names`` alone."""
-        generator = torch.Generator().manual_seed(derive(self.seed, "order", *names))
-        return torch.randperm(n, generator=generator)
-
-    def augmenting(self, epoch: int) -> torch.Generator:
-        """The generator of one epoch's augmentations."""
-        return torch.Generator().manual_seed(derive(self.seed, "augment", epoch))
-
-    def augmented(self, x: dict[str, Tensor], generator: torch.Generator) -> None:
-        """Augment a training batch in place."""
-        for m, augment in self.augment.items():
-            if m in x:
-                x[m] = augment(x[m], generator)
-
-    def autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, self.amp) if self.amp else nullcontext()
+    Batch normalisation cannot train on a single sample.
+    """
+    generator, size = ctx.recipe.augmenting(ctx.epoch), ctx.recipe.batch_size
+    for segment in segments:
+        n = len(segment.rows)
+        whole = n - size - 1 if n > size > 1 and n % size == 1 else n
+        start = 0
+        for rows, step in ((segment.rows[:whole], size), (segment.rows[whole:], size + 1)):
+            if not len(rows):
+                continue
+            for x, y in part.batches(rows, step):
+                at = slice(start, start + len(y))
+                keep = segment.keep and {m: k[at].to(y.device) for m, k in segment.keep.items()}
+                yield Batch(
+                    ctx.recipe.inputs(x, generator), y, segment.rows[at], keep, segment.name
+                )
+                start += len(y)
 
 
 def train_epoch(
-    ctx: Context,
-    strategy: Strategy,
-    optimizer: torch.optim.Optimizer,
-    part: Part,
-    order: Tensor,
-    recipe: Recipe,
-) -> tuple[dict[str, Tensor], Tensor]:
-    """One pass over ``order``. Returns the running logits of every head, and their labels."""
-    model = ctx.model
-    outputs: list[dict[str, Tensor]] = []
-    parameters, clipped = list(model.parameters()), clippable(model)
-    generator = recipe.augmenting(ctx.epoch)
-    with merged_groups(optimizer):
-        for x, y in part.batches(order, recipe.batch_size):
-            recipe.augmented(x, generator)
-            if recipe.channels_last:
-                x = {
-                    m: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v
-                    for m, v in x.items()
-                }
-            for p in parameters:  # a sixth of the time of optimizer.zero_grad()
-                p.grad = None
-            with recipe.autocast():
-                out = model.fuse(strategy.features(ctx, model.encode(x)))
-                loss = total_loss(ctx, strategy, out, y)
-                logits = {"fused": out.fused, **out.unimodal}  # before the step changes the heads
-            strategy.backward(ctx, loss, out, y)
-            step(ctx, optimizer, clipped, recipe)
-            outputs.append({k: v.detach() for k, v in logits.items()})
-    return cat_logits(outputs), part.labels[order.to(recipe.device)]
-
-
-def total_loss(ctx: Context, strategy: Strategy, out: Output, y: Tensor) -> Tensor:
-    """The strategy's loss, and that of probes, which moves nothing but the probes."""
-    loss = strategy.loss(ctx, out, y)
-    if ctx.model.probe:
-        loss = loss + sum(ctx.task.loss(v, y) for v in out.unimodal.values())
-    return loss
-
-
-def clippable(model: Multimodal) -> list[nn.Parameter]:
-    """The parameters whose gradients are clipped together: probes must not move the rest."""
-    probes = set(model.heads.parameters() if model.probe else ())
-    return [p for p in model.parameters() if p not in probes]
-
-
-def step(
-    ctx: Context,
-    optimizer: torch.optim.Optimizer,
-    clipped: list[nn.Parameter],
-    recipe: Recipe,
-) -> None:
-    """Clip the gradients and take one optimizer step."""
-    if recipe.optimizer.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(clipped, recipe.optimizer.clip_norm)
-    if ctx.scaler is None:
-        optimizer.step()
-    else:
-        ctx.scaler.step(optimizer)
-        ctx.scaler.update()
+    ctx: Context, strategy: Strategy, part: Part, segments: Sequence[Segment]
+) -> tuple[Logits, Tensor]:
+    """One pass over the segments. Returns the running logits of every head, and their labels."""
+    logits: list[Logits] = []
+    labels: list[Tensor] = []
+    for batch in batches(ctx, part, segments):
+        logits.append(strategy.step(ctx, batch))
+        labels.append(batch.y)
+    if not logits:
+        return {}, part.labels[:0]
+    return {k: torch.cat([one[k] for one in logits]) for k in logits[0]}, torch.cat(labels)
 
 
 class Fit:
-    """One training from start, or from a saved state, to its last epoch."""
+    """One training from start, or from a saved state, to its last epoch.
+
+    best_scores: validation scores of the best weights; diverged: a loss stopped being finite.
+    """
 
     def __init__(
         self,
@@ -151,51 +90,53 @@ class Fit:
         train: Part,
         val: Part,
         recipe: Recipe,
+        teachers: Mapping[str, Teacher] | None = None,
     ) -> None:
-        from miles_repro.copies import CopyTrainer
-
         self.model, self.task, self.strategy = model, task, strategy
         self.train, self.val, self.recipe = train, val, recipe
-        self.copies = CopyTrainer(train, task, recipe)
         self.ctx = Context(
-            model, task, recipe.optimizer.lr, recipe.epochs, self.copies, torch.Generator()
+            model, task, recipe, strategy, {"train": train, "val": val}, teachers or {}
         )
+        self.ctx.rows = torch.arange(len(train))
         if recipe.amp == torch.float16:
             self.ctx.scaler = torch.amp.GradScaler(recipe.device.type)
+        self._adopt()
         strategy.setup(self.ctx)
-        self.optimizer = self.ctx.optimizer = build_optimizer(
-            model, recipe.optimizer, recipe.device
-        )
+        self.optimizer = self.ctx.optimizer = recipe.optimize(model.parts())
         self.epoch = 0
         self.rates: dict[str, float] = {}
         self.best_epoch = 0
         self.best_metric = -math.inf
+        self.best_scores: Scores = {}
         self.best: dict[str, Tensor] = {}
+        self.diverged = False
         self.train_seconds = 0.0
         self.samples = 0
 
+    def _adopt(self) -> None:
+        torch.manual_seed(derive(self.recipe.seed, "modules"))
+        own = self.strategy.modules(self.ctx)
+        self.model.adopt({group: module.to(self.recipe.device) for group, module in own.items()})
+
     def epochs(self) -> Iterator[dict[str, Any]]:
         """Train the epochs that are left, yielding each one's record row (without ``time``)."""
-        self.start()
+        if self.epoch == 0:
+            self.strategy.on_fit_start(self.ctx)
         while self.unfinished:
-            order = self.begin_epoch()
+            segments = self._begin_epoch()
             started = time.perf_counter()
-            logits, labels = train_epoch(
-                self.ctx, self.strategy, self.optimizer, self.train, order, self.recipe
-            )
-            yield self.end_epoch(logits, labels, time.perf_counter() - started)
+            logits, labels = train_epoch(self.ctx, self.strategy, self.train, segments)
+            train_scores = score(self.task, logits, labels)
+            self.train_seconds += time.perf_counter() - started
+            self.samples += len(labels)
+            yield self._end_epoch(train_scores)
 
     @property
     def unfinished(self) -> bool:
-        return self.epoch < self.recipe.epochs and not self.strategy.state.stop
+        return self.epoch < self.recipe.epochs and not (self.strategy.state.stop or self.diverged)
 
-    def start(self) -> None:
-        """Before the first epoch of this sitting."""
-        if self.epoch == 0:
-            self.strategy.on_fit_start(self.ctx)
-
-    def begin_epoch(self) -> Tensor:
-        """Everything before an epoch's first batch. Returns the training rows in their order."""
+    def _begin_epoch(self) -> Sequence[Segment]:
+        """Everything before an epoch's first batch. Returns its samples in their order."""
         self.epoch += 1
         self.ctx.epoch = self.epoch
         self.ctx.generator.manual_seed(derive(self.recipe.seed, "strategy", self.epoch))
@@ -203,26 +144,17 @@ class Fit:
         torch.manual_seed(derive(self.recipe.seed, "epoch", self.epoch))
         self.rates = self._set_rates()
         self._set_modes()
-        rows = self.copies.rows
-        return rows[self.recipe.order(len(rows), self.epoch)]
+        return self.strategy.order(self.ctx, self.ctx.rows)
 
-    def end_epoch(
-        self, logits: dict[str, Tensor], labels: Tensor, seconds: float
-    ) -> dict[str, Any]:
-        """Everything after an epoch's last batch. Returns the epoch's row.
-
-        ``logits``, ``labels``: of the training samples as they were met; ``seconds``: what
-        training on them took.
-        """
-        train_scores = score(self.task, logits, labels)
-        self.train_seconds += seconds
-        self.samples += len(labels)
-        predicted = predict(self.model, self.val, self.recipe.eval_batch_size)
-        val_scores = score(self.task, predicted.logits, self.val.labels)
-        if val_scores["fused"]["metric"] > self.best_metric:  # before a strategy edits weights
-            self.best_metric, self.best_epoch = val_scores["fused"]["metric"], self.epoch
-            self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+    def _end_epoch(self, train_scores: Scores) -> dict[str, Any]:
+        """Everything after an epoch's last batch. Returns the epoch's row."""
+        val_scores = self._validate()
         self.strategy.on_epoch_end(self.ctx, train_scores, val_scores)
+        if self.strategy.state.edited:
+            self.strategy.state.edited = False
+            self._validate()
+        losses = [s["loss"] for s in (*train_scores.values(), *val_scores.values())]
+        self.diverged = not all(map(math.isfinite, losses))
         return {
             "epoch": self.epoch,
             "train": train_scores,
@@ -232,11 +164,19 @@ class Fit:
             "strategy": self.strategy.log(),
         }
 
+    def _validate(self) -> Scores:
+        """Validation scores of the weights as they are, which are kept if they are the best."""
+        seen = self.ctx.observe("val")
+        scores = score(self.task, seen.logits, seen.labels)
+        if scores["fused"]["metric"] > self.best_metric:
+            self.best_metric, self.best_epoch = scores["fused"]["metric"], self.epoch
+            self.best_scores = scores
+            self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        return scores
+
     def _set_rates(self) -> dict[str, float]:
         """Set every group's rate for this epoch; a frozen group's is reported as 0."""
-        base = self.recipe.optimizer.lr * schedule(
-            self.recipe.optimizer, self.epoch, self.recipe.epochs
-        )
+        base = self.recipe.lr * self.recipe.schedule(self.epoch, self.recipe.epochs)
         state, rates = self.strategy.state, {}
         for group in self.optimizer.param_groups:
             name = group["name"]
@@ -254,6 +194,10 @@ class Fit:
                 module.eval()
 
     def load_best(self) -> None:
+        """Put the best weights back, without modules that were added later."""
+        kept = {key.split(".")[1] for key in self.best if key.startswith("own.")}
+        for group in [g for g in self.model.own if g not in kept]:
+            del self.model.own[group]
         self.model.load_state_dict(self.best)
 
     def state_dict(self) -> dict[str, Any]:
@@ -261,23 +205,38 @@ class Fit:
         return {
             "epoch": self.epoch,
             "model": self.model.state_dict(),
+            "groups": [g["name"] for g in self.optimizer.param_groups],
             "optimizer": self.optimizer.state_dict(),
             "strategy": self.strategy.state_dict(),
             "scaler": self.ctx.scaler.state_dict() if self.ctx.scaler else None,
-            "best": {"epoch": self.best_epoch, "metric": self.best_metric, "model": self.best},
-            "rows": self.copies.rows,
+            "best": {
+                "epoch": self.best_epoch,
+                "metric": self.best_metric,
+                "scores": dict(self.best_scores),
+                "model": self.best,
+            },
+            "diverged": self.diverged,
+            "rows": self.ctx.rows,
             "train_seconds": self.train_seconds,
             "samples": self.samples,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state. Raises where it is that of another model."""
         self.epoch = self.ctx.epoch = int(state["epoch"])
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.strategy.load_state_dict(state["strategy"])
+        self.ctx.rows = state["rows"]
+        self.model.own.clear()
+        self._adopt()  # those added during training included
+        self.model.load_state_dict(state["model"])
+        parts = self.model.parts()
+        self.optimizer = self.ctx.optimizer = self.recipe.optimize(
+            {name: parts[name] for name in state["groups"]}
+        )
+        self.optimizer.load_state_dict(state["optimizer"])
         if self.ctx.scaler:
             self.ctx.scaler.load_state_dict(state["scaler"])
         best = state["best"]
         self.best_epoch, self.best_metric, self.best = best["epoch"], best["metric"], best["model"]
-        self.copies.rows = state["rows"]
+        self.best_scores, self.diverged = best["scores"], state["diverged"]
         self.train_seconds, self.samples = state["train_seconds"], state["samples"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from miles_repro.fusions.base import Fusion
 from miles_repro.seeding import derive
 
-Heads = Literal["none", "trained", "probe"]
+Heads = Literal["none", "trained"]
 
 
 @dataclass
@@ -36,9 +36,9 @@ class Output:
 class Multimodal(nn.Module):
     """Encoders z_m = f_m(x_m) (Eq. 1), fusion y_AB = g_AB(z_A, z_B) (Eq. 2), unimodal heads.
 
-    heads: ``none`` - unimodal logits come from the fusion (logit split, or the other features
-    zeroed); ``trained`` - one linear head a modality whose loss also trains the encoder (Eq. 3);
-    ``probe`` - linear heads on detached features: they read the encoder and never move it.
+    heads: modality -> linear head whose loss also trains the encoder (Eq. 3); without any,
+    unimodal logits come from the fusion (logit split, or the other features zeroed).
+    ``own``: modules of the balancing strategy's, by group name.
     """
 
     def __init__(
@@ -46,13 +46,12 @@ class Multimodal(nn.Module):
         encoders: Mapping[str, nn.Module],
         fusion: Fusion,
         heads: Mapping[str, nn.Module],
-        probe: bool = False,
     ) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.fusion = fusion
         self.heads = nn.ModuleDict(heads)
-        self.probe = probe
+        self.own = nn.ModuleDict()
 
     @property
     def modalities(self) -> list[str]:
@@ -64,10 +63,7 @@ class Multimodal(nn.Module):
     def unimodal(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not self.heads:
             return self.fusion.unimodal(features)
-        return {
-            m: head(features[m].detach() if self.probe else features[m])
-            for m, head in self.heads.items()
-        }
+        return {m: head(features[m]) for m, head in self.heads.items()}
 
     def fuse(self, features: dict[str, Tensor]) -> Output:
         return Output(features, self.fusion(features), self.unimodal)
@@ -75,12 +71,23 @@ class Multimodal(nn.Module):
     def forward(self, x: Mapping[str, Tensor]) -> Output:
         return self.fuse(self.encode(x))
 
+    def adopt(self, modules: Mapping[str, nn.Module]) -> None:
+        """Make modules of a strategy's, by group name, part of the model.
+
+        Raises ValueError for a name that is taken.
+        """
+        for group, module in modules.items():
+            if group in self.parts():
+                raise ValueError(f"the model has a group {group} already")
+            self.own[group.replace(".", "/")] = module  # torch allows no dot in a module's name
+
     def parts(self) -> dict[str, nn.Module]:
-        """Named parameter groups: ``encoder.<m>``, ``head.<m>``, ``fusion``."""
+        """Named parameter groups: ``encoder.<m>``, ``head.<m>``, ``fusion``, a strategy's own."""
         return {
             **{f"encoder.{m}": encoder for m, encoder in self.encoders.items()},
             **{f"head.{m}": head for m, head in self.heads.items()},
             "fusion": self.fusion,
+            **{group.replace("/", "."): module for group, module in self.own.items()},
         }
 
 
@@ -104,4 +111,4 @@ def build_model(
         for m, d in dims.items():
             torch.manual_seed(derive(seed, "head", m))
             linear[m] = nn.Linear(d, num_classes)
-    return Multimodal(built, fused, linear, probe=heads == "probe")
+    return Multimodal(built, fused, linear)

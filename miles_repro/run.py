@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from miles_repro import records
-from miles_repro.config import Config, build, check_combination
-from miles_repro.errors import UserError, one_line
+from miles_repro import provenance, records
+from miles_repro.composing import check_combination
+from miles_repro.config import Config, build, target
+from miles_repro.errors import UserError
 
-Job = tuple[Config, Any, list[str], records.RunRecord]
-"""A checked configuration with its strategy, the modalities it uses and its record."""
+if TYPE_CHECKING:
+    from miles_repro.context import Teacher
 
 Report = Callable[[Config, dict[str, Any]], None]
 """Called after each epoch of a run with its configuration and the epoch's row."""
 
 SAVE_EVERY_S = 1.0
 """A state to resume from is saved at most this often: all that a kill costs beside its epoch."""
+TEACHER_POLL_S = 2.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ``done`` (trained now), ``skipped`` (was done) or ``busy`` (elsewhere)."""
+    """How a run ended: ``done`` (trained now), ``skipped`` (was done) or ``busy`` (elsewhere).
+
+    stale: sources that have changed since a skipped run was made.
+    """
 
     status: str
     config: Config
     summary: dict[str, Any] | None = None
+    stale: tuple[str, ...] = ()
 
 
 def run(config: Config, command: str, report: Report = lambda config, row: None) -> Outcome:
@@ -38,68 +43,75 @@ def run(config: Config, command: str, report: Report = lambda config, row: None)
     Raises:
         UserError: the combination is not defined, or the data or the disk fail.
     """
-    return run_all([config], command, report)[0]
-
-
-def run_all(
-    configs: Sequence[Config], command: str, report: Report = lambda config, row: None
-) -> list[Outcome]:
-    """As :func:`run`, for one configuration or a stack of them (:mod:`miles_repro.stacked`)."""
-    outcomes: dict[str, Outcome] = {}
-    with ExitStack() as leases:
-        mine: list[Job] = []
-        for config in configs:
-            if summary := records.read_summary(config.run_dir):
-                outcomes[config.run_id] = _skipped(config, summary)
-                continue
-            strategy, used = _checked(config)
-            record = records.RunRecord(config.run_dir)
-            if not leases.enter_context(record.lease()):
-                outcomes[config.run_id] = Outcome("busy", config)
-            elif summary := records.read_summary(config.run_dir):  # finished while we waited
-                outcomes[config.run_id] = _skipped(config, summary)
-            else:
-                record.write_config(config.identity())
-                mine.append((config, strategy, used, record))
-        if mine:
-            for (config, *_), summary in zip(mine, _train(mine, command, report), strict=True):
-                outcomes[config.run_id] = Outcome("done", config, summary)
-    return [outcomes[config.run_id] for config in configs]
+    if not config.rerun and (summary := records.read_summary(config.run_dir)):
+        return _skipped(config, summary)
+    strategy, used = _checked_parts(config)
+    record = records.RunRecord(config.run_dir)
+    with record.lease() as mine:
+        if not mine:
+            return Outcome("busy", config)
+        if not config.rerun and (summary := records.read_summary(config.run_dir)):
+            return _skipped(config, summary)  # finished while we waited
+        teachers = {
+            m: teacher(one, used_by=config, command=command, report=report)
+            for m, one in config.teachers.items()
+            if m in used
+        }
+        if config.rerun:
+            record.begin_again()
+        record.write_config(config.identity())
+        summary = _train(config, strategy, used, record, teachers, command, report)
+    return Outcome("done", config, summary)
 
 
 def _skipped(config: Config, summary: dict[str, Any]) -> Outcome:
     from miles_repro import tracking
 
     tracking.repeat(config.tracker, summary, config.run_dir)
-    return Outcome("skipped", config, summary)
+    stale = provenance.changed(summary.get("code"), config)
+    return Outcome("skipped", config, summary, stale)
 
 
 def check(config: Config) -> None:
     """Raises UserError where strategy, fusion and task do not go together, with the reason."""
-    _checked(config)
+    _checked_parts(config)
 
 
-def _checked(config: Config) -> tuple[Any, list[str]]:
-    """The strategy, after every check that needs no data."""
-    from hydra.utils import get_object
-
+def _checked_parts(config: Config) -> tuple[Any, list[str]]:
+    """The strategy and the modalities it uses, after every check that needs no data."""
     strategy = build(config.strategy)
-    try:
-        fusion = get_object(config.fusion["_target_"])
-    except Exception as e:
-        name = config.fusion["name"]
-        raise UserError(f"fusion {name}: cannot be imported: {one_line(e)}") from None
-    return strategy, check_combination(config, strategy, fusion)
+    return strategy, check_combination(config, strategy, target(config.fusion))
 
 
-def _train(jobs: Sequence[Job], command: str, report: Report) -> list[dict[str, Any]]:
-    """Train and test one run, or a stack, to the summaries of their records."""
+def teacher(config: Config, used_by: Config, command: str, report: Report) -> Teacher:
+    """The frozen model of a finished unimodal run: from its record, else trained now and kept."""
+    from miles_repro.training import teacher_from
+
+    while True:
+        summary = records.read_summary(config.run_dir)
+        weights = records.RunRecord(config.run_dir).load_weights() if summary else None
+        if summary and weights:
+            return teacher_from(config, summary, weights, used_by.runtime.device)
+        again = config.model_copy(update={"rerun": bool(summary)})  # the same bits, weights kept
+        if run(again, command, report).status == "busy":
+            time.sleep(TEACHER_POLL_S)
+
+
+def _train(
+    config: Config,
+    strategy: Any,
+    used: list[str],
+    record: records.RunRecord,
+    teachers: dict[str, Teacher],
+    command: str,
+    report: Report,
+) -> dict[str, Any]:
+    """Train and test a run to the summary of its record."""
     import torch
 
     from miles_repro.data.prepared import PreparedData
     from miles_repro.training import Training, usable_device
 
-    config, _, used, _ = jobs[0]  # a stack's others differ in seed and trial alone
     torch.set_num_threads(config.runtime.threads)
     device = usable_device(config.runtime.device)
     if device.type == "cuda":
@@ -113,27 +125,15 @@ def _train(jobs: Sequence[Job], command: str, report: Report) -> list[dict[str, 
             fraction=config.budget.data_fraction,
         )
     )
-    with ExitStack() as stack:
-        trainings = [
-            stack.enter_context(
-                Training(*job, command, data.stand_in, part, device, share=1 / len(jobs))
-            )
-            for job in jobs
-        ]
-        if config.stacked:
-            from miles_repro import stacked
-
-            epochs = stacked.epochs([t.fit for t in trainings])
-        else:
-            epochs = ([(0, row)] for row in trainings[0].fit.epochs())
+    training = Training(
+        config, strategy, used, record, teachers, command, data.stand_in, part, device
+    )
+    with training:
         saved = time.perf_counter()
-        for rows in epochs:
-            for i, row in rows:
-                trainings[i].keep(row)
+        for row in training.fit.epochs():
+            training.keep(row)
             if time.perf_counter() - saved >= SAVE_EVERY_S:
-                for i, _ in rows:  # all at the same epoch: they go on together
-                    trainings[i].save()
+                training.save()
                 saved = time.perf_counter()
-            for i, row in rows:
-                report(trainings[i].config, row)
-        return [t.finish() for t in trainings]
+            report(config, row)
+        return training.finish()

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 
-from miles_repro import cost, tracking
-from miles_repro.config import Config, build
+from miles_repro import cost, provenance, tracking
+from miles_repro.config import Config, build, target
+from miles_repro.context import Teacher
 from miles_repro.data.prepared import Part
 from miles_repro.errors import UserError
-from miles_repro.evaluate import predict, robustness, score, utilization
-from miles_repro.loop import Fit, Recipe
+from miles_repro.evaluate import results
+from miles_repro.loop import Fit
 from miles_repro.metrics import gap
 from miles_repro.model import build_model
+from miles_repro.recipe import Recipe, fused
 from miles_repro.records import RunRecord
-from miles_repro.strategies.base import Strategy
+from miles_repro.strategy import Strategy
 from miles_repro.tasks import build_task
 
 
 class Training:
     """One run in progress: its fit, its record, its mirror, its cost.
 
-    A context: left with an error, it tells the mirror. ``share``: its part of the cost of this
-    process, which trains 1 / share runs at once.
+    A context: left with an error, it tells the mirror.
     """
 
     def __init__(
@@ -36,24 +38,23 @@ class Training:
         strategy: Strategy,
         used: list[str],
         record: RunRecord,
+        teachers: Mapping[str, Teacher],
         command: str,
         stand_in: bool,
         part: Callable[[str], Part],
         device: torch.device,
-        share: float,
     ) -> None:
         self.config, self.record, self.device = config, record, device
         self.part, self.stand_in = part, stand_in
-        self.fit = build_fit(config, strategy, used, part, device)
+        self.fit = build_fit(config, strategy, used, part, device, teachers)
         saved = record.load_state()
         self.history: list[dict[str, Any]] = []
         if saved:
             self.fit.load_state_dict(saved["fit"])
             self.history = saved["history"]
         record.rewrite_rows(self.history)
-        self.meter = cost.Meter(saved["spent"] if saved else None, share)
+        self.meter = cost.Meter(saved["spent"] if saved else None)
         self.header = _header(config, command)
-        self.over = False
         self.tracker = tracking.start(
             config.tracker,
             {**self.header, "config": config.identity()},
@@ -66,7 +67,7 @@ class Training:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and not self.over:
+        if error is not None:
             self.tracker.finish(None, f"{type(error).__name__}: {error}")
 
     def keep(self, row: dict[str, Any]) -> None:
@@ -88,21 +89,51 @@ class Training:
     def finish(self) -> dict[str, Any]:
         """Test the best weights, once, and write the record. Returns its summary."""
         config, fit, device = self.config, self.fit, self.device.type
+        fit.load_best()
+        found = results(fit.ctx, fit.best_scores, self.part("test"), config.seed)
+        predictions = found.pop("predictions")
+        if "weights" in config.keep:
+            self.record.save_weights(fit.best)
+        if "predictions" in config.keep:
+            self.record.save_predictions(predictions["logits"], predictions["labels"])
+        strong, weak = config.dataset.strong, config.dataset.weak
         summary = {
-            "schema": 1,
-            "status": "done",
+            "schema": 2,
+            "status": "diverged" if fit.diverged else "done",
             **self.header,
             "stand_in": self.stand_in,
-            **_results(config, fit, self.history, self.part("test")),
+            "data_fingerprint": config.data_fingerprint,
+            "modalities": list(config.dataset.modalities),
+            "strong": strong,
+            "weak": weak,
+            "metric": fit.task.metric,
+            "epochs": config.epochs,
+            "epochs_run": fit.epoch,
+            "best_epoch": fit.best_epoch,
+            "unimodal_source": _source(fit),
+            **found,
+            "gap": gap(found["test"], strong, weak),
+            "keep": sorted(config.keep),
             "config": config.identity(),
+            "code": provenance.code(config),
             "cost": cost.summary(self.meter, fit.train_seconds, fit.samples, device),
             "environment": cost.environment(device, config.runtime.threads),
             "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
         self.record.finish(summary)
-        self.over = True  # also where another run of the stack fails after this
         self.tracker.finish(summary)
         return summary
+
+
+def _source(fit: Fit) -> str:
+    """How a modality's own prediction is made: ``own`` rule, ``trained`` head, ``split``, ``zero_mask``."""
+    from miles_repro.fusions.base import Fusion
+
+    if type(fit.strategy).unimodal is not Strategy.unimodal:
+        return "own"
+    if fit.model.heads:
+        return "trained"
+    return "zero_mask" if type(fit.model.fusion).unimodal is Fusion.unimodal else "split"
 
 
 def build_fit(
@@ -111,17 +142,15 @@ def build_fit(
     used: list[str],
     part: Callable[[str], Part],
     device: torch.device,
+    teachers: Mapping[str, Teacher] | None = None,
 ) -> Fit:
     """The training of a configuration, from its start."""
     dataset = config.dataset
-    heads = strategy.needs.heads
-    if heads == "none" and config.unimodal_source == "probe":
-        heads = "probe"
     model = build_model(
         {m: partial(build, dataset.modalities[m].encoder) for m in used},
         partial(build, config.fusion),
         dataset.num_classes,
-        heads,
+        strategy.needs.heads,
         config.seed,
     ).to(device)
     if config.precision.channels_last:
@@ -129,8 +158,14 @@ def build_fit(
     if config.precision.compile:
         for encoder in model.encoders.values():
             encoder.compile()
+    kind = target(config.optimizer.node)
     recipe = Recipe(
-        optimizer=config.optimizer,
+        lr=config.optimizer.lr,
+        optimizer=lambda groups: build(
+            config.optimizer.node, groups, lr=config.optimizer.lr, **fused(kind, device)
+        ),
+        schedule=build(config.optimizer.schedule),
+        clip_norm=config.optimizer.clip_norm,
         batch_size=config.batch_size,
         eval_batch_size=config.runtime.eval_batch_size,
         epochs=config.epochs,
@@ -144,14 +179,26 @@ def build_fit(
     )
     task = build_task(dataset.task, dataset.num_classes, dataset.threshold)
     try:
-        fit = Fit(model, task, strategy, part("train"), part("val"), recipe)
-        if config.stacked:
-            from miles_repro import stacked
-
-            stacked.check(fit)
+        return Fit(model, task, strategy, part("train"), part("val"), recipe, teachers)
     except ValueError as e:
         raise UserError(f"strategy {config.strategy['name']}: {e}") from None
-    return fit
+
+
+def teacher_from(
+    config: Config, summary: Mapping[str, Any], weights: Mapping[str, Tensor], device: str
+) -> Teacher:
+    """The frozen model of a finished unimodal run from its kept weights."""
+    (m,) = build(config.strategy).restrict(list(config.dataset.modalities))
+    model = build_model(
+        {m: partial(build, config.dataset.modalities[m].encoder)},
+        partial(build, config.fusion),
+        config.dataset.num_classes,
+        "none",
+        config.seed,
+    )
+    model.load_state_dict(dict(weights))
+    teacher = Teacher(model.encoders[m], model.fusion.linear, summary["val"]["fused"]["metric"])
+    return teacher.to(usable_device(device))
 
 
 def _header(config: Config, command: str) -> dict[str, Any]:
@@ -160,35 +207,13 @@ def _header(config: Config, command: str) -> dict[str, Any]:
         "dataset": config.dataset.name,
         "fusion": config.fusion["name"],
         "strategy": config.strategy["name"],
+        "label": str(config.strategy.get("label") or config.strategy["name"]),
+        "family": str(config.strategy.get("family") or "own"),
         "trial": config.trial,
         "seed": config.seed,
         "budget": config.budget.name,
         "pinned": config.pinned,
         "command": command,
-    }
-
-
-def _results(config: Config, fit: Fit, history: list[dict[str, Any]], test: Any) -> dict[str, Any]:
-    """Everything measured on the weights of the best epoch; the test split's only use."""
-    fit.load_best()
-    size = config.runtime.eval_batch_size
-    val, predicted = predict(fit.model, fit.val, size), predict(fit.model, test, size)
-    val_scores = history[fit.best_epoch - 1]["val"]
-    test_scores = score(fit.task, predicted.logits, test.labels)
-    return {
-        "data_fingerprint": config.data_fingerprint,
-        "modalities": list(config.dataset.modalities),
-        "strong": config.dataset.strong,
-        "weak": config.dataset.weak,
-        "metric": fit.task.metric,
-        "epochs": config.epochs,
-        "epochs_run": fit.epoch,
-        "best_epoch": fit.best_epoch,
-        "val": val_scores,
-        "test": test_scores,
-        "gap": gap(test_scores, config.dataset.strong, config.dataset.weak),
-        "utilization": {"val": utilization(val_scores), "test": utilization(test_scores)},
-        **robustness(fit.model, fit.task, val, test, predicted, config.seed),
     }
 
 

@@ -13,6 +13,10 @@ from miles_repro.errors import UserError
 from miles_repro.records import load_summaries
 
 
+SEARCHED = ("strategy", "fusion", "optimizer")
+"""Groups whose choices may have a search space."""
+
+
 def draw(space: Any, dataset: str, fusion: str, strategy: str, key: str, trial: int) -> Any:
     """The value of ``key`` in random trial ``trial`` >= 1.
 
@@ -31,35 +35,60 @@ def draw(space: Any, dataset: str, fusion: str, strategy: str, key: str, trial: 
     raise UserError(f"search space of {key}: {kind!r} is not a list, uniform or log_uniform")
 
 
-def search_spaces(raw: dict[str, Any]) -> dict[str, Any]:
-    """Take the ``search`` blocks out of strategy and optimizer: full key -> space."""
+def search_spaces(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``search`` blocks of strategy, fusion and optimizer: full key -> space."""
     return {
         f"{group}.{name}": space
-        for group in ("strategy", "optimizer")
-        for name, space in (raw[group].pop("search", None) or {}).items()
+        for group in SEARCHED
+        for name, space in (raw[group].get("search") or {}).items()
         if space is not None
     }
 
 
-def fill_in(raw: dict[str, Any], spaces: Mapping[str, Any]) -> None:
-    """Put the trial's values into a composed configuration, in place.
+def without_search(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration less its ``search`` blocks, ``rates: records`` filled in from records."""
+    plain = dict(raw)
+    for group in SEARCHED:
+        plain[group] = {k: v for k, v in raw[group].items() if k != "search"}
+    if plain["strategy"].get("rates") == "records":
+        plain["strategy"]["rates"] = best_rates(plain)
+    return plain
 
-    Trial 0 keeps the documented defaults; ``best`` becomes the number of the trial that won by
-    validation; keys in ``raw["pinned"]`` stay as they are; ``strategy.rates: records`` becomes
-    the best unimodal learning rates found so far.
+
+def trial_values(
+    raw: Mapping[str, Any], spaces: Mapping[str, Any]
+) -> tuple[int, dict[str, Any]]:
+    """The number of the trial asked for and what it draws: full key -> value.
+
+    Trial 0 draws nothing and keeps the documented defaults; ``best`` is the trial that won by
+    validation.
     """
     cell = (raw["dataset"]["name"], raw["fusion"]["name"], raw["strategy"]["name"])
-    if raw["trial"] == "best":
-        raw["trial"] = _winner(raw, cell)
-    for key, space in spaces.items():
-        if isinstance(raw["trial"], int) and raw["trial"] >= 1 and key not in raw["pinned"]:
-            group, name = key.split(".", 1)
-            raw[group][name] = draw(space, *cell, key, raw["trial"])
-    if raw["strategy"].get("rates") == "records":
-        raw["strategy"]["rates"] = best_rates(raw)
+    trial = _winner(raw, cell) if raw["trial"] == "best" else raw["trial"]
+    if trial == 0:
+        return 0, {}
+    return trial, {key: draw(space, *cell, key, trial) for key, space in spaces.items()}
 
 
-def _winner(raw: dict[str, Any], cell: tuple[str, str, str]) -> int:
+def with_values(raw: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with these values by full key."""
+    filled = dict(raw)
+    for key, value in values.items():
+        group, name = key.split(".", 1)
+        filled[group] = {**filled[group], name: value}
+    return filled
+
+
+def best_or_default(raw: Mapping[str, Any]) -> int:
+    """The winning trial of the configuration's cell, 0 where nothing was searched yet."""
+    cell = (raw["dataset"]["name"], raw["fusion"]["name"], raw["strategy"]["name"])
+    try:
+        return _winner(raw, cell)
+    except UserError:
+        return 0
+
+
+def _winner(raw: Mapping[str, Any], cell: tuple[str, str, str]) -> int:
     from miles_repro.selection import best_trial
 
     records = load_summaries(Path(raw["runtime"]["runs_dir"]).joinpath(*cell))
@@ -84,7 +113,7 @@ def _winner_on_training_metrics(
     return select(own)[0].trial
 
 
-def best_rates(raw: dict[str, Any]) -> dict[str, float]:
+def best_rates(raw: Mapping[str, Any]) -> dict[str, float]:
     """The best unimodal learning rates (modality -> rate) in the records, by validation."""
     from miles_repro.selection import best_unimodal_lr
 

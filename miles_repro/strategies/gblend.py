@@ -7,8 +7,11 @@ Rule      For each head k (every modality and the fused one) a copy is trained a
           super-epoch, from the current weights.
 Loss      sum_k w_k L_k over the fused and unimodal heads.
 Defaults  offline and a short n = ``estimate`` x epochs, at least 3 (MILES: "the first several
-          epochs"; the source's offline form takes n = all epochs); holdout 0.08 of the training
-          rows (the source's value for Kinetics); online: first super-epoch 10, later ones 5.
+          epochs"; the source's offline form takes n = all epochs); online: first super-epoch 10,
+          later ones 5. ``overfit_on: groups`` holds out whole groups (recordings, speakers, actors;
+          single rows where the data set has none) until ``holdout`` 0.08 of the training rows is
+          reached, the source's share for Kinetics; ``validation`` takes the validation split, which
+          then also chooses the epoch. L^T is taken on all rows that the copies train on.
 Search    mode, estimate {0.05, 0.1, 0.2}.
 Gaps      G <= 0 is undefined in the source: ``on_negative`` clip (weight 0, default), abs or
           signed; all G <= 0 gives uniform weights. O^2 is floored at 1e-4. Rows held out for
@@ -20,27 +23,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pydantic import Field
+import torch
 from torch import Tensor
 
+from miles_repro.context import Batch, Context
+from miles_repro.copies import Curve, held_out, learning_curve
+from miles_repro.hyper import hyper
 from miles_repro.model import Output
-from miles_repro.strategies.base import Context, Needs, Strategy, hyperparameters, weighted_loss
+from miles_repro.strategy import Needs, Strategy, weighted_loss
 
 FLOOR = 1e-4
 """Smallest O^2: a head that does not overfit at all would otherwise take all the weight."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Losses of one head before and after its copy's training."""
-
-    train_start: float
-    val_start: float
-    train_end: float
-    val_end: float
 
 
 def blend_weights(
@@ -63,20 +58,20 @@ def blend_weights(
     return {head: value / total for head, value in raw.items()}
 
 
-@hyperparameters
 class GBlend(Strategy):
     """Estimate weights from copies, then train the weighted sum."""
 
-    needs: ClassVar[Needs] = Needs(heads="trained")
+    needs: ClassVar[Needs] = Needs(heads="trained", passes=1.4)
     persistent: ClassVar[tuple[str, ...]] = ("weights", "next_estimate")
 
-    mode: Literal["offline", "online"]
-    estimate: float = Field(gt=0, le=1)
-    holdout: float = Field(gt=0, lt=1)
-    warmup: int = Field(ge=1)
-    super_epoch: int = Field(ge=1)
-    criterion: Literal["loss", "metric"]
-    on_negative: Literal["clip", "abs", "signed"]
+    mode: Literal["offline", "online"] = "offline"
+    estimate: float = hyper(0.1, gt=0, le=1)
+    overfit_on: Literal["groups", "validation"] = "groups"
+    holdout: float = hyper(0.08, gt=0, lt=1)
+    warmup: int = hyper(10, ge=1)
+    super_epoch: int = hyper(5, ge=1)
+    criterion: Literal["loss", "metric"] = "loss"
+    on_negative: Literal["clip", "abs", "signed"] = "clip"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,8 +79,8 @@ class GBlend(Strategy):
         self.next_estimate = 1
 
     def setup(self, ctx: Context) -> None:
-        if self.mode == "online":
-            ctx.copies.hold_out_of_training(self.holdout)
+        if self.mode == "online" and self.overfit_on == "groups":
+            ctx.rows = held_out(ctx, self.holdout)[0]
 
     def on_epoch_start(self, ctx: Context) -> None:
         if ctx.epoch < self.next_estimate:
@@ -95,14 +90,20 @@ class GBlend(Strategy):
         else:
             n = self.warmup if ctx.epoch == 1 else self.super_epoch
             self.next_estimate = ctx.epoch + n
-        curves = {
-            head: Curve(*ctx.copies.curve(ctx.model, head, n, self.holdout, self.criterion))
-            for head in (*ctx.modalities, "fused")
-        }
-        self.weights = blend_weights(curves, self.on_negative)
+        train = torch.arange(len(ctx.parts["train"]))
+        held = None
+        if self.overfit_on == "groups":
+            train, held = held_out(ctx, self.holdout)
+        self.weights = blend_weights(
+            {
+                head: learning_curve(ctx, head, n, train, held, self.criterion)
+                for head in (*ctx.modalities, "fused")
+            },
+            self.on_negative,
+        )
 
-    def loss(self, ctx: Context, out: Output, y: Tensor) -> Tensor:
-        return weighted_loss(ctx.task, out, y, self.weights)
+    def loss(self, ctx: Context, batch: Batch, out: Output) -> Tensor:
+        return weighted_loss(ctx.task, out, batch.y, self.weights)
 
     def log(self) -> dict[str, float]:
         return {f"w_{head}": w for head, w in self.weights.items()}

@@ -25,16 +25,15 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from pydantic import Field
 from torch import Tensor
 
+from miles_repro.context import Batch, Context
+from miles_repro.hyper import hyper
 from miles_repro.model import Output
-from miles_repro.strategies.base import (
-    Context,
+from miles_repro.strategy import (
     Needs,
     Scores,
     Strategy,
-    hyperparameters,
     joint_weights,
     weighted_loss,
 )
@@ -92,20 +91,19 @@ def _defined(fused: float, unimodal: Mapping[str, float]) -> bool:
     return len(unimodal) >= 2 and fused > 0 and all(math.isfinite(v) for v in values)
 
 
-@hyperparameters
 class Miles(Strategy):
     """Algorithm 1 wired to the training loop."""
 
     needs: ClassVar[Needs] = Needs(heads="trained")
 
-    tau: float = Field(ge=0)
-    mu: float = Field(gt=0, le=1)
-    reset_other: bool
-    heads_follow: bool
-    source: Literal["val", "train"]
+    tau: float = hyper(0.2, ge=0)
+    mu: float = hyper(0.5, gt=0, le=1)
+    reset_other: bool = True
+    heads_follow: bool = True
+    source: Literal["val", "train"] = "val"
 
-    def loss(self, ctx: Context, out: Output, y: Tensor) -> Tensor:
-        return weighted_loss(ctx.task, out, y, joint_weights(ctx.modalities))
+    def loss(self, ctx: Context, batch: Batch, out: Output) -> Tensor:
+        return weighted_loss(ctx.task, out, batch.y, joint_weights(ctx.modalities))
 
     def on_epoch_end(self, ctx: Context, train: Scores, val: Scores) -> None:
         scores = val if self.source == "val" else train

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from miles_repro.context import Batch, Context
+from miles_repro.hyper import hyper
 from miles_repro.model import Output
-from miles_repro.strategies.base import Context, Needs, Strategy, hyperparameters
+from miles_repro.strategy import Needs, Strategy
 
 
 def mimo_loss(fused: Tensor, unimodal: Sequence[Tensor], lam: float, smoothing: float) -> Tensor:
@@ -26,18 +27,17 @@ def mimo_loss(fused: Tensor, unimodal: Sequence[Tensor], lam: float, smoothing: 
     return fused + lam * worst
 
 
-@hyperparameters
 class MIMO(Strategy):
     """One line of loss."""
 
     needs: ClassVar[Needs] = Needs(heads="trained")
 
-    lam: float = Field(ge=0)
-    smoothing: float = Field(gt=0)
+    lam: float = hyper(10.0, ge=0)
+    smoothing: float = hyper(0.1, gt=0)
 
-    def loss(self, ctx: Context, out: Output, y: Tensor) -> Tensor:
-        fused = ctx.task.loss(out.fused, y)
+    def loss(self, ctx: Context, batch: Batch, out: Output) -> Tensor:
+        fused = ctx.task.loss(out.fused, batch.y)
         if self.lam == 0:
             return fused
-        losses = [ctx.task.loss(out.unimodal[m], y) for m in ctx.modalities]
+        losses = [ctx.task.loss(out.unimodal[m], batch.y) for m in ctx.modalities]
         return mimo_loss(fused, losses, self.lam, self.smoothing)

@@ -10,10 +10,11 @@ Supports  any fusion, task and number of modalities.
 from __future__ import annotations
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from miles_repro.strategies.base import Context, Strategy, hyperparameters
+from miles_repro.context import Batch, Context
+from miles_repro.hyper import hyper
+from miles_repro.strategy import Strategy
 
 
 def dropped(n: int, modalities: int, p: float, generator: torch.Generator) -> Tensor:
@@ -22,17 +23,16 @@ def dropped(n: int, modalities: int, p: float, generator: torch.Generator) -> Te
     return torch.clamp(u / p, max=modalities).long()
 
 
-@hyperparameters
 class ModalityDropout(Strategy):
     """Zero features, per sample, from the strategy's own random numbers."""
 
-    p: float = Field(ge=0, le=0.5)
+    p: float = hyper(0.2, ge=0, le=0.5)
 
     def setup(self, ctx: Context) -> None:
         if self.p * len(ctx.modalities) > 1:
             raise ValueError(f"p={self.p} is above 1 / {len(ctx.modalities)} modalities")
 
-    def features(self, ctx: Context, z: dict[str, Tensor]) -> dict[str, Tensor]:
+    def features(self, ctx: Context, batch: Batch, z: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.p == 0:
             return z
         first = next(iter(z.values()))

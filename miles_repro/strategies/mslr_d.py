@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import Field
-
-from miles_repro.strategies.base import Context, Scores, hyperparameters
+from miles_repro.context import Context
+from miles_repro.hyper import hyper
 from miles_repro.strategies.mslr_k import MSLRKeep
+from miles_repro.strategy import Scores
 
 
 def progress_ratio(history: Sequence[float], window: int) -> float:
@@ -26,13 +26,12 @@ def progress_ratio(history: Sequence[float], window: int) -> float:
     return history[-1] * window / sum(previous)
 
 
-@hyperparameters
 class MSLRDynamic(MSLRKeep):
     """MSLR-K whose rates follow each modality's progress."""
 
     persistent: ClassVar[tuple[str, ...]] = ("history",)
 
-    window: int = Field(ge=1)
+    window: int = hyper(5, ge=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

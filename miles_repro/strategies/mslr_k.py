@@ -13,16 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import PositiveFloat
+from miles_repro.context import Context
+from miles_repro.hyper import hyper
+from miles_repro.strategy import Strategy
 
-from miles_repro.strategies.base import Context, Strategy, hyperparameters
 
-
-@hyperparameters
 class MSLRKeep(Strategy):
     """Fixed rates by parameter group; scaling gradients instead would do nothing under Adam."""
 
-    rates: dict[str, PositiveFloat]
+    rates: dict[str, float] = hyper(gt=0)
 
     def setup(self, ctx: Context) -> None:
         missing = [m for m in ctx.modalities if m not in self.rates]

@@ -24,11 +24,12 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
+from miles_repro.context import Batch, Context
+from miles_repro.hyper import hyper
 from miles_repro.model import Output
-from miles_repro.strategies.base import Context, Strategy, hyperparameters
+from miles_repro.strategy import Strategy
 from miles_repro.tasks import positives_confidence
 
 EPS = 1e-8
@@ -56,14 +57,13 @@ def modulated(encoder: nn.Module, params: str) -> list[nn.Parameter]:
     return conv
 
 
-@hyperparameters
 class OGM(Strategy):
     """Scale each encoder's gradients by its batch's coefficient."""
 
-    alpha: float = Field(ge=0)
-    ends: float = Field(ge=0, le=1)
-    params: Literal["auto", "conv", "all"]
-    multilabel_score: Literal["all", "positives"]
+    alpha: float = hyper(0.8, ge=0)
+    ends: float = hyper(0.5, ge=0, le=1)
+    params: Literal["auto", "conv", "all"] = "auto"
+    multilabel_score: Literal["all", "positives"] = "positives"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,12 +72,12 @@ class OGM(Strategy):
     def on_epoch_start(self, ctx: Context) -> None:
         self._seen = []
 
-    def backward(self, ctx: Context, loss: Tensor, out: Output, y: Tensor) -> None:
-        super().backward(ctx, loss, out, y)
+    def backward(self, ctx: Context, batch: Batch, out: Output, loss: Tensor) -> None:
+        super().backward(ctx, batch, out, loss)
         if ctx.epoch > round(self.ends * ctx.epochs):
             return
         with torch.no_grad():
-            k = coefficients(self._scores(ctx, out, y), self.alpha)
+            k = coefficients(self._scores(ctx, out, batch.y), self.alpha)
             self._seen.append(k)
             for i, m in enumerate(ctx.modalities):
                 grads = [

@@ -12,11 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from miles_repro.strategies.base import Context, hyperparameters
+from miles_repro.context import Context
 from miles_repro.strategies.ogm import EPS, OGM
 
 
-@hyperparameters
 class OGMGE(OGM):
     """OGM plus noise from the strategy's own generator."""
 

@@ -11,30 +11,28 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from miles_repro.context import Batch, Context
+from miles_repro.hyper import hyper
 from miles_repro.model import Output
-from miles_repro.strategies.base import (
-    Context,
+from miles_repro.strategy import (
     Needs,
     Strategy,
-    hyperparameters,
     joint_weights,
     weighted_loss,
 )
 
 
-@hyperparameters
 class RandomLR(Strategy):
     """A factor on one random modality, drawn anew at each epoch's start."""
 
     needs: ClassVar[Needs] = Needs(heads="trained")
 
-    mu: float = Field(gt=0, le=1)
+    mu: float = hyper(0.5, gt=0, le=1)
 
-    def loss(self, ctx: Context, out: Output, y: Tensor) -> Tensor:
-        return weighted_loss(ctx.task, out, y, joint_weights(ctx.modalities))
+    def loss(self, ctx: Context, batch: Batch, out: Output) -> Tensor:
+        return weighted_loss(ctx.task, out, batch.y, joint_weights(ctx.modalities))
 
     def on_epoch_start(self, ctx: Context) -> None:
         draw = torch.randint(len(ctx.modalities), (), generator=ctx.generator)

@@ -9,33 +9,31 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 
+from miles_repro.context import Batch, Context
+from miles_repro.hyper import hyper
 from miles_repro.model import Output
-from miles_repro.strategies.base import (
-    Context,
+from miles_repro.strategy import (
     Needs,
     Strategy,
-    hyperparameters,
     joint_weights,
     weighted_loss,
 )
 
 
-@hyperparameters
 class StaticLR(Strategy):
     """A constant factor on one modality's encoder and head."""
 
     needs: ClassVar[Needs] = Needs(heads="trained")
 
     modality: str
-    mu: float = Field(gt=0, le=1)
+    mu: float = hyper(0.5, gt=0, le=1)
 
     def setup(self, ctx: Context) -> None:
         if self.modality not in ctx.modalities:
             raise ValueError(f"modality={self.modality!r} is not one of {ctx.modalities}")
         self.state.lr_factors = {f"{g}.{self.modality}": self.mu for g in ("encoder", "head")}
 
-    def loss(self, ctx: Context, out: Output, y: Tensor) -> Tensor:
-        return weighted_loss(ctx.task, out, y, joint_weights(ctx.modalities))
+    def loss(self, ctx: Context, batch: Batch, out: Output) -> Tensor:
+        return weighted_loss(ctx.task, out, batch.y, joint_weights(ctx.modalities))

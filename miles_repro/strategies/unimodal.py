@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from miles_repro.strategies.base import Needs, Strategy, hyperparameters
+from miles_repro.strategy import Needs, Strategy
 
 
-@hyperparameters
 class Unimodal(Strategy):
     """Vanilla training of a model that has one modality."""
 

@@ -7,9 +7,8 @@ Supports  any fusion, task and number of modalities. Unimodal numbers come from 
 
 from __future__ import annotations
 
-from miles_repro.strategies.base import Strategy, hyperparameters
+from miles_repro.strategy import Strategy
 
 
-@hyperparameters
 class Vanilla(Strategy):
     """The base strategy as it stands."""

@@ -10,21 +10,21 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 
+from miles_repro.context import Batch, Context
+from miles_repro.hyper import hyper
 from miles_repro.model import Output
-from miles_repro.strategies.base import Context, Needs, Strategy, hyperparameters, weighted_loss
+from miles_repro.strategy import Needs, Strategy, weighted_loss
 
 
-@hyperparameters
 class VanillaAux(Strategy):
     """Fixed weights on the unimodal losses."""
 
     needs: ClassVar[Needs] = Needs(heads="trained")
 
-    weight: float = Field(ge=0)
+    weight: float = hyper(1.0, ge=0)
 
-    def loss(self, ctx: Context, out: Output, y: Tensor) -> Tensor:
+    def loss(self, ctx: Context, batch: Batch, out: Output) -> Tensor:
         weights = {"fused": 1.0, **dict.fromkeys(ctx.modalities, self.weight)}
-        return weighted_loss(ctx.task, out, y, weights)
+        return weighted_loss(ctx.task, out, batch.y, weights)

@@ -1,0 +1,67 @@
+"""Which sources a run was made of: edited code must not pass as done already."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+from miles_repro.config import Config
+
+IMPORT = re.compile(r"^\s*(?:from|import)\s+(miles_repro[\w.]*)(?:\s+import\s+(\w+))?", re.MULTILINE)
+CORE = "miles_repro.loop"
+
+
+def code(config: Config) -> dict[str, str]:
+    """Module -> SHA-256 of its file, for the loop, the run's parts and all that they import here."""
+    found: dict[str, str] = {}
+    waiting = [CORE, *_parts(config)]
+    while waiting:
+        module = waiting.pop()
+        if module in found or (file := _file(module)) is None:
+            continue
+        digest, imports = _read(file, file.stat().st_mtime_ns)
+        found[module] = digest
+        waiting += imports
+    return dict(sorted(found.items()))
+
+
+def changed(recorded: Mapping[str, str] | None, config: Config) -> tuple[str, ...]:
+    """Modules that are not what they were when the run was recorded."""
+    if not recorded:
+        return ()
+    now = code(config)
+    return tuple(sorted(m for m in recorded.keys() | now.keys() if recorded.get(m) != now.get(m)))
+
+
+def _parts(config: Config) -> Iterator[str]:
+    nodes = [config.strategy, config.fusion, config.optimizer.node]
+    nodes += [m.encoder for m in config.dataset.modalities.values()]
+    for node in nodes:
+        yield str(node.get("_target_")).rpartition(".")[0]
+
+
+@cache
+def _file(module: str) -> Path | None:
+    """Source file of a module of this package or of the user's; None for installed libraries."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return None
+    outside = module.split(".")[0] != "miles_repro" and "site-packages" in spec.origin
+    return None if outside else Path(spec.origin)
+
+
+@cache
+def _read(file: Path, changed_ns: int) -> tuple[str, tuple[str, ...]]:
+    """SHA-256 of a file and the modules of this package it imports; read again once changed."""
+    text = file.read_bytes()
+    imports: list[str] = []
+    for package, name in IMPORT.findall(text.decode(errors="replace")):
+        imports += [package, f"{package}.{name}"] if name else [package]
+    return hashlib.sha256(text).hexdigest(), tuple(imports)
