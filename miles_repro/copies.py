@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from miles_repro.data.prepared import Part
+from miles_repro.data.reader import Part
 from miles_repro.fusions.concat import Concat
 from miles_repro.model import Multimodal
 from miles_repro.optim import build_optimizer

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miles_repro.data.prepared import Part
+from miles_repro.data.reader import Part
 from miles_repro.model import Multimodal
 from miles_repro.seeding import derive
 from miles_repro.strategies.miles import conditional_utilization, utilization_gap

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from miles_repro.data.prepared import Part
+from miles_repro.data.reader import Part
 from miles_repro.evaluate import cat_logits, predict, score, utilization
 from miles_repro.model import Multimodal, Output
 from miles_repro.optim import build_optimizer, merged_groups, schedule

@@ -96,7 +96,7 @@ def _train(jobs: Sequence[Job], command: str, report: Report) -> list[dict[str, 
     """Train and test one run, or a stack, to the summaries of their records."""
     import torch
 
-    from miles_repro.data.prepared import PreparedData
+    from miles_repro.data.reader import PreparedData
     from miles_repro.training import Training, usable_device
 
     config, _, used, _ = jobs[0]  # a stack's others differ in seed and trial alone

@@ -12,7 +12,7 @@ import torch
 
 from miles_repro import cost, tracking
 from miles_repro.config import Config, build
-from miles_repro.data.prepared import Part
+from miles_repro.data.reader import Part
 from miles_repro.errors import UserError
 from miles_repro.evaluate import predict, robustness, score, utilization
 from miles_repro.loop import Fit, Recipe
