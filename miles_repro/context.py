@@ -17,7 +17,7 @@ from miles_repro.model import Multimodal, Output
 from miles_repro.seeding import derive
 
 if TYPE_CHECKING:
-    from miles_repro.data.prepared import Part
+    from miles_repro.data.reader import Part
     from miles_repro.recipe import Recipe
     from miles_repro.tasks import Task
 

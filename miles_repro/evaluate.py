@@ -21,7 +21,7 @@ from miles_repro.strategies.miles import conditional_utilization, utilization_ga
 from miles_repro.tasks import Score, Task
 
 if TYPE_CHECKING:
-    from miles_repro.data.prepared import Part
+    from miles_repro.data.reader import Part
 
 NOISE_LEVELS = (0.5, 1.0, 2.0)
 """Standard deviations of the noise added to a modality's normalised input."""

@@ -37,7 +37,7 @@ from miles_repro.strategy import Scores, Strategy
 from miles_repro.tasks import Task
 
 if TYPE_CHECKING:
-    from miles_repro.data.prepared import Part
+    from miles_repro.data.reader import Part
 
 
 def batches(ctx: Context, part: Part, segments: Sequence[Segment]) -> Iterator[Batch]:

@@ -109,7 +109,7 @@ def _train(
     """Train and test a run to the summary of its record."""
     import torch
 
-    from miles_repro.data.prepared import PreparedData
+    from miles_repro.data.reader import PreparedData
     from miles_repro.training import Training, usable_device
 
     torch.set_num_threads(config.runtime.threads)

@@ -14,7 +14,7 @@ from torch import Tensor
 from miles_repro import cost, provenance, tracking
 from miles_repro.config import Config, build, target
 from miles_repro.context import Teacher
-from miles_repro.data.prepared import Part
+from miles_repro.data.reader import Part
 from miles_repro.errors import UserError
 from miles_repro.evaluate import results
 from miles_repro.loop import Fit

@@ -20,8 +20,8 @@ from miles_repro import config as configuration
 from miles_repro import run as running
 from miles_repro import training
 from miles_repro.config import Config
-from miles_repro.data.preparation import Card, Preparation
-from miles_repro.data.prepared import PreparedData
+from miles_repro.data.reader import PreparedData
+from miles_repro.data.writer import Card, Preparation
 from miles_repro.loop import Fit
 from miles_repro.records import load_rows
 

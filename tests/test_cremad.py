@@ -16,9 +16,9 @@ import yaml
 from support import settings
 
 from miles_repro.data import cremad
+from miles_repro.data.command import main
 from miles_repro.data.cremad_index import EMOTIONS, PARTS, SCHEMES, TAKES, official_clips
 from miles_repro.data.media import BadFile, read_wav
-from miles_repro.data.prepare import main
 from miles_repro.data.splits import stratified_split
 from miles_repro.errors import UserError
 from miles_repro.run import run

@@ -11,7 +11,7 @@ import torch
 from support import FUSIONS, build_fit, parameters, same_tensors, settings, strategy_overrides
 from torch import Tensor
 
-from miles_repro.data.prepared import Part, PreparedData
+from miles_repro.data.reader import Part, PreparedData
 from miles_repro.evaluate import (
     NOISE_LEVELS,
     noisy_feature,

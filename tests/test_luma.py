@@ -16,9 +16,9 @@ import pytest
 import soundfile
 
 from miles_repro.data import luma
+from miles_repro.data.command import prepare_dataset
 from miles_repro.data.luma_raw import read_tables
 from miles_repro.data.manifest import verify
-from miles_repro.data.prepare import prepare_dataset
 from miles_repro.errors import UserError
 
 NAMES = ("man", "boy", "house")
@@ -310,7 +310,7 @@ def test_the_papers_counts_share_the_classes_equally(
 ) -> None:
     """25,000 / 4,000 / 4,000 over 22 classes of 1,500, drawn without touching a file."""
     from miles_repro.data import luma_pairs
-    from miles_repro.data.preparation import Card, Preparation
+    from miles_repro.data.writer import Card, Preparation
 
     audio, image = read_tables(raw, allow_pickle=False)
     names = luma.paper_classes()

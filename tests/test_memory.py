@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from miles_repro.data.cremad_index import EMOTIONS, official_clips
-from miles_repro.data.preparation import Card, Preparation
+from miles_repro.data.writer import Card, Preparation
 
 REPO = Path(__file__).resolve().parents[1]
 LIMIT_GIB = 4.0

@@ -20,9 +20,9 @@ from PIL import Image
 from support import settings
 
 from miles_repro.data import mmimdb
+from miles_repro.data.command import main
 from miles_repro.data.mmimdb import GENRES
 from miles_repro.data.mmimdb_raw import PARTS
-from miles_repro.data.prepare import main
 from miles_repro.data.words import WordPieces, build_vocabulary, split_words, word_ids
 from miles_repro.errors import UserError
 from miles_repro.run import run

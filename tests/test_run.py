@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from miles_repro import loop, records, training
 from miles_repro import run as running
 from miles_repro.config import Config
-from miles_repro.data.prepared import PreparedData
+from miles_repro.data.reader import PreparedData
 from miles_repro.errors import UserError
 from miles_repro.evaluate import predict, score
 from miles_repro.records import CONFIG, LAST, LOCK, ROWS, SUMMARY, RunRecord, read_summary

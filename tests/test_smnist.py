@@ -15,8 +15,8 @@ import soundfile
 
 from miles_repro.data import smnist
 from miles_repro.data.audio import mel_spectrogram, mfcc
+from miles_repro.data.command import prepare_dataset
 from miles_repro.data.manifest import verify
-from miles_repro.data.prepare import prepare_dataset
 from miles_repro.errors import UserError
 
 SMALL = {"train": "160", "val": "40", "test": "40", "size": "0", "workers": "1"}

@@ -245,7 +245,7 @@ for name, content in zip(("MNIST_5K", "SPOKEN_3K"), FILES):
     setattr(mini, name, replace(member, sha256=hashlib.sha256(content).hexdigest()))
 mini.prepare(Path(sys.argv[1]), Path(sys.argv[2]))
 print(sorted({"torch", "torchvision", "transformers", "scipy", "pandas"} & set(sys.modules)))
-from miles_repro.data.prepared import PreparedData
+from miles_repro.data.reader import PreparedData
 from miles_repro.encoders.small import SmallCNN
 import torch
 data = PreparedData(Path(sys.argv[2]), "speaker", ["image", "audio"])

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from miles_repro.bench.report import Section, Table
 from miles_repro.bench.timing import Clock, Span, interleaved
 from miles_repro.bench.work import Work
-from miles_repro.data.preparation import Card, Preparation
-from miles_repro.data.prepared import PreparedData
+from miles_repro.data.reader import PreparedData
+from miles_repro.data.writer import Card, Preparation
 
 SIZE, BATCH = 224, 64
 TEXT = """\

@@ -12,7 +12,7 @@ import numpy as np
 
 from miles_repro import config as configuration
 from miles_repro.config import Config
-from miles_repro.data.preparation import Card, Preparation
+from miles_repro.data.writer import Card, Preparation
 
 REPO = Path(__file__).resolve().parents[2]
 CONF = REPO / "conf"

@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 
 from miles_repro.data.cremad_index import EMOTIONS, SCHEMES, Clip, official_clips
 from miles_repro.data.media import BadFile, read_image, read_video_frame, read_wav
-from miles_repro.data.preparation import Card, Preparation, Refuse, Skip
 from miles_repro.data.splits import shuffled
+from miles_repro.data.writer import Card, Preparation, Refuse, Skip
 from miles_repro.errors import UserError
 
 VERSION = 1

@@ -15,7 +15,7 @@ from miles_repro.data.audio import mel_spectrogram
 from miles_repro.data.luma_pairs import draw_pairs
 from miles_repro.data.luma_raw import read_tables
 from miles_repro.data.media import BadFile, read_wav
-from miles_repro.data.preparation import Card, Preparation, Refuse
+from miles_repro.data.writer import Card, Preparation, Refuse
 from miles_repro.errors import UserError
 
 VERSION = 1

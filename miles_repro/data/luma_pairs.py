@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from miles_repro.data.luma_raw import Table
 from miles_repro.data.media import BadFile, read_wav
 from miles_repro.data.pool import in_parallel
-from miles_repro.data.preparation import Preparation
 from miles_repro.data.progress import Progress
 from miles_repro.data.splits import Rows, draw_evenly, frozen_random, proportional
+from miles_repro.data.writer import Preparation
 from miles_repro.errors import UserError
 
 PARTS = ("train", "val", "test")

@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from miles_repro.data import mmimdb_hdf5, mmimdb_raw
 from miles_repro.data.media import BadFile, read_image
 from miles_repro.data.mmimdb_raw import Film, LeaveOut
-from miles_repro.data.preparation import Card, Preparation, Refuse, Skip
 from miles_repro.data.splits import shuffled
 from miles_repro.data.words import RESERVED, WordPieces, build_vocabulary, word_ids
+from miles_repro.data.writer import Card, Preparation, Refuse, Skip
 from miles_repro.errors import UserError
 
 VERSION = 1

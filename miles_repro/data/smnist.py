@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from miles_repro.data.preparation import Card, Preparation
 from miles_repro.data.smnist_build import build
 from miles_repro.data.smnist_raw import Digits, read_six_files
 from miles_repro.data.splits import Rows, grouped_split, stratified_split
+from miles_repro.data.writer import Card, Preparation
 from miles_repro.errors import UserError
 
 VERSION = 1

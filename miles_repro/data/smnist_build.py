@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from miles_repro.data.preparation import Preparation
 from miles_repro.data.smnist_raw import (
     COEFFICIENTS,
     FRAMES,
@@ -20,6 +19,7 @@ from miles_repro.data.smnist_raw import (
 )
 from miles_repro.data.splits import Rows, draw_evenly, frozen_random, stratified_split
 from miles_repro.data.statistics import mean_and_std
+from miles_repro.data.writer import Preparation
 from miles_repro.errors import UserError
 
 PARTS = ("train", "val", "test")

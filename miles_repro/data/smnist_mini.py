@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from miles_repro.data.preparation import Card, Preparation
 from miles_repro.data.splits import pair_by_label
+from miles_repro.data.writer import Card, Preparation
 from miles_repro.errors import UserError
 
 VERSION = 1

@@ -1,7 +1,7 @@
 """Reading a prepared data set: memory-mapped arrays in, normalised batches on the device out.
 
 A prepared folder holds one ``<modality>.npy`` a modality, ``labels.npy``, ``splits.npz``,
-``stats.npz`` and ``manifest.json`` (see ``preparation.py``, which writes it).
+``stats.npz`` and ``manifest.json`` (see ``writer.py``, which writes it).
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from miles_repro.data import progress as progress_module
 from miles_repro.data import statistics
 from miles_repro.data.manifest import file_table, fingerprint, read_manifest, verify
 from miles_repro.data.pool import THREADS, in_parallel
-from miles_repro.data.preparation import Card, Preparation, Refuse, Skip
 from miles_repro.data.progress import Progress, duration
 from miles_repro.data.splits import (
     draw_evenly,
@@ -34,6 +33,7 @@ from miles_repro.data.splits import (
     shuffled,
     stratified_split,
 )
+from miles_repro.data.writer import Card, Preparation, Refuse, Skip
 from miles_repro.errors import UserError
 
 CARD = Card("toy", 1, "multiclass", ("a", "b"), "made up", "none", {"seed": 0})
@@ -159,7 +159,7 @@ def test_problems_of_the_index_count_like_those_of_the_workers(tmp_path: Path) -
 KILLED = """
 import sys, time
 from pathlib import Path
-import test_preparation as t
+import test_writer as t
 
 decode = t.decode
 
@@ -218,9 +218,9 @@ def test_an_interruption_while_arrays_are_settled_is_harmless(
     raw = tmp_path / "raw"
     raw.mkdir()
     (raw / "skip3").touch()
-    from miles_repro.data import preparation
+    from miles_repro.data import writer
 
-    settle = preparation.settle
+    settle = writer.settle
 
     def stop_at_audio(path: Path, kept: Any) -> None:
         if path.name == "audio.rows":
@@ -228,7 +228,7 @@ def test_an_interruption_while_arrays_are_settled_is_harmless(
         settle(path, kept)
 
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, "settle", stop_at_audio)
+        patch.setattr(writer, "settle", stop_at_audio)
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path / "toy", raw)
     manifest = make(tmp_path / "toy", raw)

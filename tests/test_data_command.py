@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miles_repro.data import prepare as command
-from miles_repro.data.preparation import Card, Preparation
+from miles_repro.data import command
+from miles_repro.data.writer import Card, Preparation
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "prepare_data.py"
 

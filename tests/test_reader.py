@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import prepare_tiny
 
-from miles_repro.data import prepared
+from miles_repro.data import reader
 from miles_repro.data.manifest import sha256_of
-from miles_repro.data.prepared import Part, PreparedData
+from miles_repro.data.reader import Part, PreparedData
 from miles_repro.errors import UserError
 
 CPU = torch.device("cpu")
@@ -245,13 +245,13 @@ def test_hashes_are_checked_once_a_process_and_for_small_sets(
         hashed.append(path.name)
         return sha256_of(path)
 
-    monkeypatch.setattr(prepared, "sha256_of", counted)
+    monkeypatch.setattr(reader, "sha256_of", counted)
     for _ in range(3):
         PreparedData(folder, "main", ["image"])
     assert len(hashed) == len(set(hashed)) == 5
     flip_a_bit(folder / "audio.npy")
     with monkeypatch.context() as patch:
-        patch.setattr(prepared, "HASH_LIMIT", 0)
+        patch.setattr(reader, "HASH_LIMIT", 0)
         PreparedData(folder, "main", ["image"])  # too large to hash: sizes alone
     assert len(hashed) == 5
     assert "does not match" in refusal(folder)
@@ -259,6 +259,6 @@ def test_hashes_are_checked_once_a_process_and_for_small_sets(
 
 def test_a_damaged_archive_of_a_large_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not hashed, so the archive's own checksum has to speak."""
-    monkeypatch.setattr(prepared, "HASH_LIMIT", 0)
+    monkeypatch.setattr(reader, "HASH_LIMIT", 0)
     flip_a_bit(folder / "splits.npz", 140)
     assert "splits.npz cannot be read" in refusal(folder)
