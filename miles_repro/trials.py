@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def best_or_default(raw: Mapping[str, Any]) -> int:
 def _winner(raw: Mapping[str, Any], cell: tuple[str, str, str]) -> int:
     from miles_repro.selection import best_trial
 
-    records = load_summaries(Path(raw["runtime"]["runs_dir"]).joinpath(*cell))
+    records = load_summaries(Path(raw["runtime"]["runs_dir"]).joinpath(*cell), depth=1)
     budget = raw["budget"]["name"]
     if raw["strategy"].get("source") == "train":
         return _winner_on_training_metrics(records, cell, budget)
@@ -99,7 +99,7 @@ def _winner(raw: Mapping[str, Any], cell: tuple[str, str, str]) -> int:
 
 
 def _winner_on_training_metrics(
-    records: list[dict[str, Any]], cell: tuple[str, str, str], budget: str
+    records: Sequence[Mapping[str, Any]], cell: tuple[str, str, str], budget: str
 ) -> int:
     """The paper's Table VI: scheduled by training metrics, re-tuned, so with its own winner."""
     from miles_repro.selection import select, source
@@ -120,5 +120,5 @@ def best_rates(raw: Mapping[str, Any]) -> dict[str, float]:
     dataset, budget = raw["dataset"]["name"], raw["budget"]["name"]
     modalities = raw["dataset"]["modalities"]
     root = Path(raw["runtime"]["runs_dir"]) / dataset / "concat"
-    records = [r for m in modalities for r in load_summaries(root / f"unimodal_{m}")]
+    records = [r for m in modalities for r in load_summaries(root / f"unimodal_{m}", depth=1)]
     return {m: best_unimodal_lr(records, dataset, budget, m)[0] for m in modalities}

@@ -18,8 +18,9 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any numerical library starts its threads
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without an installation
@@ -115,12 +116,12 @@ def protocol_for(args: argparse.Namespace) -> tuple[Protocol, list[str]]:
 def make_and_show(
     args: argparse.Namespace, protocol: Protocol, ready: list[str], *, measure: bool
 ) -> Plan:
+    from miles_repro.machine import cores
     from miles_repro.protocol.plan import make_plan, show
-    from miles_repro.sweep import available_cores
 
     made = make_plan(protocol, ready, measure=measure)
-    cores = max(1, available_cores() // made.threads) if args.launcher == "local" else 1
-    show(made, protocol.not_prepared(), args.workers or cores, args.price)
+    workers = max(1, cores() // made.threads) if args.launcher == "local" else 1
+    show(made, protocol.not_prepared(), args.workers or workers, args.price)
     return made
 
 
@@ -140,26 +141,27 @@ def run(args: argparse.Namespace) -> int:
             if missing:
                 print(f"\n{name}, {stage.name}: {len(missing)} runs to do", flush=True)
                 failed |= Rounds(protocol, stage, start_with(args.launcher)).finish()
-    write_results(args)
+    unread = write_results(args)
     for job, why in failed.items():
         print(f"failed: {job}: {why}", file=sys.stderr)
     for name, command in protocol.not_prepared().items():
         print(f"not prepared: {name}: {command}", file=sys.stderr)
-    return 1 if failed or protocol.not_prepared() else 0
+    return 1 if failed or protocol.not_prepared() else unread
 
 
 def status(args: argparse.Namespace) -> int:
     from miles_repro.protocol.overview import look, show
+    from miles_repro.records import tell
 
     if not args.runs_dir.is_dir():
         raise UserError(f"no folder {args.runs_dir}: nothing has run, or set --runs-dir")
-    show(look(args.runs_dir, args.budget))
-    return 0
+    found = look(args.runs_dir, args.budget)
+    show(found)
+    return tell(found.ignored)
 
 
 def tables(args: argparse.Namespace) -> int:
-    write_results(args, args.from_wandb, args.to_wandb, figures=not args.tables_only)
-    return 0
+    return write_results(args, args.from_wandb, args.to_wandb, figures=not args.tables_only)
 
 
 def command_line() -> str:
@@ -172,18 +174,23 @@ def write_results(
     to_wandb: str | None = None,
     *,
     figures: bool = True,
-) -> None:
-    """Tables, figures and the report, and the comparison in the terminal."""
+) -> int:
+    """Tables, figures and the report, and the comparison in the terminal.
+
+    Returns the exit status: 1 where a record had to be left out.
+    """
     from miles_repro.cost import commit
-    from miles_repro.records import disk_errors, load_rows, load_summaries
+    from miles_repro.records import Ignored, disk_errors, load_rows, load_summaries, tell
     from miles_repro.report import dynamics_runs, print_comparison, write_all, write_tables
 
+    ignored: list[Ignored] = []
     if from_wandb:
         from miles_repro.tracking.exchange import records_from_wandb
 
-        records = records_from_wandb(from_wandb)
+        records = records_from_wandb(from_wandb, ignored)
     else:
-        records = load_summaries(args.runs_dir)
+        records = load_summaries(args.runs_dir, ignored)
+    unread = tell(ignored)
     if not records:
         raise UserError(f"no finished run in {args.runs_dir}: run some first, or set --runs-dir")
     name, dirty = commit()
@@ -204,9 +211,10 @@ def write_results(
     print(f"{len(records)} runs -> {len(paths)} files in {args.results}: see {paths[-1]}")
     if to_wandb:
         send(records, paths, to_wandb)
+    return unread
 
 
-def send(records: list[dict], paths: list[Path], to_wandb: str) -> None:
+def send(records: Sequence[Mapping[str, Any]], paths: list[Path], to_wandb: str) -> None:
     from miles_repro.report import comparison_table
     from miles_repro.tracking.exchange import log_tables
 

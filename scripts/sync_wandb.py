@@ -35,26 +35,29 @@ def main() -> int:
 
 
 def sync(args: argparse.Namespace) -> int:
-    """Exit status: 0 all there, 1 some uploads failed."""
+    """Exit status: 0 all there, 1 some uploads failed or some records cannot be read."""
+    from miles_repro import records as run_records
     from miles_repro.tracking import connection
     from miles_repro.tracking import sync as syncing
 
     if not args.runs.is_dir():
         raise UserError(f"no folder {args.runs}: name the folder that holds the run records")
     default = {"project": args.project, "entity": args.entity} if args.all else None
-    records, open_runs = syncing.plan(args.runs, default)
+    ignored: list[run_records.Ignored] = []
+    records, open_runs = syncing.plan(args.runs, default, ignored)
+    unread = run_records.tell(ignored)
     if open_runs:
         print(f"{open_runs} runs have not ended and are left out")
     if not records:
         print(f"no mirrored runs below {args.runs}")
-        return 0
+        return unread
     connection.require_server()
     todo = syncing.missing(records)
     print(f"{len(records)} runs, {len(records) - len(todo)} on the server, {len(todo)} to upload")
     if args.dry_run:
         for item in todo:
             print(f"  {item.folder}")
-        return 0
+        return unread
     done = 0
 
     def report(item: syncing.Upload, trouble: str | None) -> None:
@@ -62,7 +65,7 @@ def sync(args: argparse.Namespace) -> int:
         done += 1
         print(f"[{done}/{len(todo)}] {item.folder}: {trouble or 'uploaded'}", flush=True)
 
-    return 1 if syncing.upload_all(todo, args.jobs, report) else 0
+    return 1 if syncing.upload_all(todo, args.jobs, report) else unread
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from miles_repro import cost
-from miles_repro.sweep import available_cores
+from miles_repro.machine import cores
 
 
 @dataclass
@@ -63,7 +63,7 @@ def origin() -> dict[str, Any]:
         "command": shlex.join(["python", *sys.argv]),
         "commit": f"{commit or 'unknown'}{' with local changes' if dirty else ''}",
         "processor": _processor(),
-        "cores": available_cores(),
+        "cores": cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "platform": platform.platform(),
         "python": platform.python_version(),

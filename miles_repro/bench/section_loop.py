@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from miles_repro.bench import bare
 from miles_repro.bench.report import Goal, Section, Table
 from miles_repro.bench.timing import Laps, Span, interleaved
@@ -65,7 +67,7 @@ class Pair:
         laps = Laps()
         summary = run(config, "bench", laps).summary
         assert summary is not None
-        val = [row["val"]["fused"]["metric"] for row in load_rows(config.run_dir)]
+        val = [row["val"]["fused"]["metric"] or math.nan for row in load_rows(config.run_dir)]
         self._check("ours", val, summary["test"]["fused"]["metric"])
         return laps.spans
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import sys
@@ -91,7 +92,7 @@ def ours(work: Work, encoder: Encoder) -> Sweep:
         *(f"seed=range({work.size.sweep_runs})", f"runtime.runs_dir={folder}"),
     ]
     span = command(args)
-    found = {s["seed"]: s["test"]["fused"]["metric"] for s in load_summaries(folder)}
+    found = {s["seed"]: s["test"]["fused"]["metric"] or math.nan for s in load_summaries(folder)}
     return Sweep(span, [found[seed] for seed in range(work.size.sweep_runs)])
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from miles_repro.errors import UserError
 from miles_repro.protocol.stages import ROOT, Job, Protocol, Stage, boxes
-from miles_repro.records import CONFIG, ERROR, LAST, read_summary, status_of
+from miles_repro.records import CONFIG, ERROR, LAST, last_error, read_summary, status_of
 
 LAUNCHERS = {"local": "local", "basic": "basic", "slurm": "slurm", "ray": "ray_cluster"}
 """Name here -> Hydra's name of the configuration (conf/hydra/launcher, or a plugin's own)."""
@@ -121,8 +121,7 @@ class Rounds:
         if read_summary(folder) is not None:
             return True
         if self._written(job, ERROR) not in (0, self._errors[job]) and not self._is_running(job):
-            lines = (folder / ERROR).read_text(encoding="utf-8").strip().splitlines()
-            self.failed[job] = f"{lines[-1] if lines else 'no message'} (log: {folder / ERROR})"
+            self.failed[job] = f"{last_error(folder)} (log: {folder / ERROR})"
         return job in self.failed
 
     def _is_running(self, job: Job) -> bool:

@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from miles_repro.records import CONFIG, ERROR, read_summary, run_folders, status_of
+from miles_repro.records import (
+    CONFIG,
+    ERROR,
+    Ignored,
+    last_error,
+    printable,
+    read_regular,
+    read_summary,
+    run_folders,
+    status_of,
+)
 
 STATES = ("done", "running", "failed", "unfinished")
 Cell = tuple[str, str, str, str]
@@ -17,11 +27,14 @@ Cell = tuple[str, str, str, str]
 
 @dataclass
 class Overview:
-    """trials: cell -> numbers of trials with a finished run; failures: error files."""
+    """trials: cell -> numbers of trials with a finished run; failures: error files; ignored:
+    what could not be read.
+    """
 
     states: defaultdict[Cell, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     trials: defaultdict[Cell, set[int]] = field(default_factory=lambda: defaultdict(set))
     failures: list[Path] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
 
     @property
     def total(self) -> Counter[str]:
@@ -31,8 +44,8 @@ class Overview:
 def look(runs_dir: Path, budget: str | None = None) -> Overview:
     """Read the state of every run below ``runs_dir``, or of one budget's."""
     found = Overview()
-    for folder in run_folders(runs_dir):
-        record = read_summary(folder)
+    for folder in run_folders(runs_dir, found.ignored):
+        record = read_summary(folder, found.ignored)
         state = "done" if record else status_of(folder)
         name = record["budget"] if record else _budget(folder)
         if budget is not None and name != budget:
@@ -49,9 +62,9 @@ def look(runs_dir: Path, budget: str | None = None) -> Overview:
 
 def _budget(folder: Path) -> str:
     try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_bytes())
-        return str(config["budget"]["name"])
-    except (OSError, ValueError, KeyError, TypeError):  # killed before it was written
+        config: dict[str, Any] = json.loads(read_regular(folder / CONFIG))
+        return printable(config["budget"]["name"])[:20]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # cut short by a kill
         return "?"
 
 
@@ -65,13 +78,6 @@ def show(found: Overview) -> None:
         trials = len(found.trials[cell])
         print(f"{dataset:14}{budget:8}{fusion:9}{strategy:20}{trials:7}{numbers}")
     for path in found.failures:
-        print(f"failed: {path.parent.relative_to(path.parents[4])}: {_last_line(path)} ({path})")
+        place = path.parent.relative_to(path.parents[4])
+        print(f"failed: {place}: {last_error(path.parent)} ({path})")
     print(", ".join(f"{found.total[state]} {state}" for state in STATES))
-
-
-def _last_line(path: Path) -> str:
-    try:
-        lines = path.read_text(encoding="utf-8").strip().splitlines()
-    except OSError:
-        return "no message"
-    return lines[-1] if lines else "no message"

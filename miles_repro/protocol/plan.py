@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, field
 
+from miles_repro.machine import cores, duration
 from miles_repro.protocol.stages import Job, Protocol, Stage
-from miles_repro.sweep import available_cores, duration
 
 PER_RUN_S = 0.2
 """Hydra's composing and scheduling of one run."""
@@ -153,7 +153,7 @@ def _total(plan: Plan, workers: int, price: float | None) -> str:
     unit = "GPU-hours" if _on_gpu(plan.device) else "core-hours"
     text += (
         f": about {duration(plan.seconds / workers)} with {workers} workers "
-        f"({available_cores()} cores here), {hours * plan.threads:.2g} {unit}"
+        f"({cores()} cores here), {hours * plan.threads:.2g} {unit}"
     )
     return text + (f", {price * hours:.2f} at {price:g} an hour" if price else "")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,25 +21,28 @@ _said: set[str] = set()
 class Tracker(Protocol):
     """What a run tells its tracker."""
 
-    def log(self, row: dict[str, Any]) -> None:
+    def log(self, row: Mapping[str, Any]) -> None:
         """Mirror one row of ``metrics.jsonl`` (one epoch)."""
 
-    def finish(self, summary: dict[str, Any] | None, error: str | None = None) -> None:
+    def finish(self, summary: Mapping[str, Any] | None, error: str | None = None) -> None:
         """End the run: with its ``summary.json``, or with the line that says why it failed."""
 
 
 class NoTracker:
     """Mirrors nothing and imports nothing."""
 
-    def log(self, row: dict[str, Any]) -> None:
+    def log(self, row: Mapping[str, Any]) -> None:
         """Ignore the row."""
 
-    def finish(self, summary: dict[str, Any] | None, error: str | None = None) -> None:
+    def finish(self, summary: Mapping[str, Any] | None, error: str | None = None) -> None:
         """Ignore the end."""
 
 
 def start(
-    config: dict[str, Any], header: dict[str, Any], run_dir: Path, history: list[dict[str, Any]]
+    config: dict[str, Any],
+    header: dict[str, Any],
+    run_dir: Path,
+    history: Sequence[Mapping[str, Any]],
 ) -> Tracker:
     """The tracker that ``config`` (the composed ``tracker`` group) asks for.
 
@@ -56,7 +60,7 @@ def start(
         return NoTracker()
 
 
-def repeat(config: dict[str, Any], summary: dict[str, Any], run_dir: Path) -> None:
+def repeat(config: dict[str, Any], summary: Mapping[str, Any], run_dir: Path) -> None:
     """Mirror a record that was finished before, where a W&B sweep agent waits for its result.
 
     A sweep gives each of its runs an id of its own, so it cannot know that this one is done.

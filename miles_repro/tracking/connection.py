@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import netrc
 import os
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from miles_repro.errors import UserError
 
@@ -71,14 +73,19 @@ def has_key(url: str) -> bool:
     """Whether credentials for ``url`` are configured, without reading more than needed."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
+    return any(True for _ in _netrc_entries(url))
+
+
+def _netrc_entries(url: str) -> Iterator[tuple[str, str | None, str | None]]:
+    """Login, account and password for the server of ``url``."""
     named = os.environ.get("NETRC")
     for path in [Path(named)] if named else [Path("~/.netrc"), Path("~/_netrc")]:
         try:
-            if netrc.netrc(path.expanduser()).authenticators(urlsplit(url).netloc):
-                return True
-        except (OSError, RuntimeError, netrc.NetrcParseError):
+            found = netrc.netrc(path.expanduser()).authenticators(urlsplit(url).netloc)
+        except (OSError, RuntimeError, ValueError, netrc.NetrcParseError):
             continue
-    return False
+        if found:
+            yield found
 
 
 def probe(url: str, seconds: float = PROBE_SECONDS) -> str | None:
@@ -114,9 +121,20 @@ def require_server() -> None:
 
 
 def hide_key(text: str) -> str:
-    """``text`` without the configured API key."""
-    key = os.environ.get("WANDB_API_KEY")
-    return text.replace(key, "[key]") if key else text
+    """``text`` without the configured API keys, plain, as sent (base64) or in an address."""
+    for key in _keys():
+        basic = [f"api:{key}", key, f"user:{key}"]
+        forms = [base64.b64encode(form.encode()).decode() for form in basic]
+        for form in (*forms, *(f.rstrip("=") for f in forms), quote(key, safe=""), key):
+            text = text.replace(form, "[key]")
+    return text
+
+
+def _keys() -> list[str]:
+    """API keys from the environment and from netrc."""
+    url = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+    keys = [os.environ.get("WANDB_API_KEY"), *(entry[2] for entry in _netrc_entries(url))]
+    return [key for key in keys if key]
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miles_repro.errors import UserError
+from miles_repro.records import PLACE, Ignored, NotASummary, Summary, tell
 from miles_repro.tracking import brief
 from miles_repro.tracking.connection import (
     choose_mode,
@@ -41,20 +42,25 @@ def project_runs(entity: str | None, project: str, *, lazy: bool) -> Iterable[An
         raise UserError(f"cannot read {project} from W&B: {brief(error)}") from None
 
 
-def records_from_wandb(entity_project: str) -> list[dict[str, Any]]:
+def records_from_wandb(entity_project: str, ignored: list[Ignored] | None = None) -> list[Summary]:
     """The summaries of all finished runs of ``entity/project`` (or ``project``), each run id once.
 
     They equal the local ``summary.json`` files, in the same order, so tables built from them are
-    the same too.
+    the same too. ``ignored`` gets the runs whose record cannot be used, and why.
 
     Raises:
         UserError: no key, no answer, or a project without finished runs.
     """
     entity, _, project = entity_project.rpartition("/")
     require_server()
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Summary] = {}
     for run in project_runs(entity or None, project, lazy=False):
-        record = record_of(dict(run.summary_metrics))
+        try:
+            record = record_of(dict(run.summary_metrics))
+        except NotASummary as error:
+            item = Ignored(Path(f"W&B run {run.id}"), str(error), harmless=error.older)
+            ignored.append(item) if ignored is not None else tell([item])
+            continue
         if record is not None:
             found.setdefault(record["run_id"], record)
     if not found:
@@ -62,8 +68,10 @@ def records_from_wandb(entity_project: str) -> list[dict[str, Any]]:
             f"W&B project {entity_project} holds no finished runs of this suite: check the name, "
             "or upload some with scripts/sync_wandb.py"
         )
-    key = ("dataset", "fusion", "strategy", "run_id")
-    return sorted(found.values(), key=lambda record: [record[k] for k in key])
+    return sorted(
+        found.values(),
+        key=lambda record: [str(record[name]) for name in PLACE],  # type: ignore[literal-required]
+    )
 
 
 def log_tables(

@@ -6,10 +6,10 @@ line in ``metrics.jsonl`` are easily held side by side.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
-from miles_repro.records import to_json
+from miles_repro.records import Summary, parse_summary, to_json
 
 # Summary key that holds the whole summary.json, so that tables can be rebuilt from W&B alone.
 RECORD_KEY = "record"
@@ -37,13 +37,13 @@ def flat_config(header: dict[str, Any]) -> dict[str, Any]:
     return {**flatten(header["config"]), **short, "command": header["command"]}
 
 
-def history_row(row: dict[str, Any]) -> dict[str, Any]:
+def history_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """One epoch: ``train/…``, ``val/…``, ``utilization/u_<m>``, ``lr/<group>``, ``strategy/…``."""
     flat = flatten({k: v for k, v in row.items() if k != "utilization"})
     return _known({**flat, **_utilization("utilization", row.get("utilization"))})
 
 
-def summary_values(summary: dict[str, Any]) -> dict[str, Any]:
+def summary_values(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The end of a run: best epoch, validation and test scores, robustness, cost, the record."""
     flat = flatten({k: summary.get(k) for k in ("val", "test", "missing", "noise", "cost")})
     for split, values in (summary.get("utilization") or {}).items():
@@ -52,10 +52,14 @@ def summary_values(summary: dict[str, Any]) -> dict[str, Any]:
     return {**_known(flat), RECORD_KEY: to_json(summary)}
 
 
-def record_of(summary: dict[str, Any]) -> dict[str, Any] | None:
-    """The ``summary.json`` inside a W&B run's summary; None where a run has not finished."""
+def record_of(summary: Mapping[str, Any]) -> Summary | None:
+    """The ``summary.json`` inside a W&B run's summary; None where a run has not finished.
+
+    Raises:
+        NotASummary: it is none that this version can use.
+    """
     text = summary.get(RECORD_KEY)
-    return json.loads(text) if isinstance(text, str) else None
+    return parse_summary(text) if isinstance(text, str) else None
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -68,7 +72,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _utilization(prefix: str, values: dict[str, Any] | None) -> dict[str, Any]:
+def _utilization(prefix: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         f"{prefix}/{name if name == 'delta' else f'u_{name}'}": value
         for name, value in (values or {}).items()

@@ -40,24 +40,32 @@ class Upload:
         return self.tracker.get("entity"), self.tracker["project"]
 
 
-def plan(root: Path, default: dict[str, Any] | None = None) -> tuple[list[Upload], int]:
+def plan(
+    root: Path,
+    default: dict[str, Any] | None = None,
+    ignored: list[records.Ignored] | None = None,
+) -> tuple[list[Upload], int]:
     """Records below ``root`` to upload, and how many are left out because they have not ended.
 
     Records of runs that were not mirrored at all count only where ``default`` says which tracker
-    configuration to use for them.
+    configuration to use for them. ``ignored`` gets what cannot be read, and why.
     """
     uploads, open_runs = [], 0
-    for folder in records.run_folders(root):
-        summary = records.read_summary(folder)
+    for folder in records.run_folders(root, ignored):
+        summary = records.read_summary(folder, ignored)
         marked = _mark(folder)
         if marked is None and default is None:
             continue
         if summary is None and (marked is None or records.status_of(folder) != "failed"):
             open_runs += 1
             continue
-        header = {k: summary[k] for k in HEADER} if summary else (marked or {})["header"]
+        header = (
+            {k: v for k, v in summary.items() if k in HEADER}
+            if summary
+            else (marked or {})["header"]
+        )
         tracker = marked["tracker"] if marked else default
-        rows = len(records.load_rows(folder)) if (folder / records.ROWS).exists() else 0
+        rows = len(records.load_rows(folder))
         state = "finished" if summary else "failed"
         uploads.append(Upload(folder, dict(tracker or {}), header, rows, state))
     return uploads, open_runs
@@ -65,10 +73,12 @@ def plan(root: Path, default: dict[str, Any] | None = None) -> tuple[list[Upload
 
 def _mark(folder: Path) -> dict[str, Any] | None:
     try:
-        mark: dict[str, Any] = json.loads((folder / "wandb" / MARK).read_bytes())
-    except (OSError, ValueError):
+        mark: dict[str, Any] = json.loads(records.read_regular(folder / "wandb" / MARK))
+        whole = set(HEADER) <= set(mark["header"]) and mark["header"]["run_id"] == folder.name
+        named = all(isinstance(mark["tracker"].get(k), str | None) for k in ("project", "entity"))
+        return mark if whole and named and mark["tracker"]["project"] else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    return mark
 
 
 def missing(uploads: list[Upload]) -> list[Upload]:
@@ -95,17 +105,12 @@ def _on_server(entity: str | None, project: str) -> dict[str, tuple[str, int]]:
 def upload(item: Upload) -> None:
     """Write one record to W&B, from the first row that the server lacks."""
     summary = records.read_summary(item.folder)
-    error = None if summary else _error(item.folder)
+    error = None if summary else records.last_error(item.folder)
     rows = records.load_rows(item.folder) if item.rows else []
     with tempfile.TemporaryDirectory(prefix="miles-sync-") as scratch:
         mirror = WandbTracker(item.tracker, item.header, Path(scratch))
         mirror.connect("online", rows)
         mirror.end(summary, error)
-
-
-def _error(folder: Path) -> str:
-    lines = (folder / records.ERROR).read_text(encoding="utf-8").strip().splitlines()
-    return lines[-1] if lines else "failed"
 
 
 def upload_all(items: list[Upload], jobs: int, report: Callable[[Upload, str | None], None]) -> int:

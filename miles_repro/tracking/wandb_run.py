@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ MARK = "mirror.json"  # in <run_dir>/wandb: says that, and how, this record is m
 
 
 def open_run(
-    config: dict[str, Any], header: dict[str, Any], run_dir: Path, history: list[dict[str, Any]]
+    config: dict[str, Any],
+    header: dict[str, Any],
+    run_dir: Path,
+    history: Sequence[Mapping[str, Any]],
 ) -> Tracker:
     """Open (or continue) the W&B run of this record, online where that works at once."""
     asked = str(config.get("mode", "auto"))
@@ -84,7 +88,7 @@ class WandbTracker:
             mark = {"tracker": self._config, "header": self._header}
             (folder / MARK).write_text(json.dumps(mark), encoding="utf-8")
 
-    def connect(self, mode: Mode, history: list[dict[str, Any]]) -> None:
+    def connect(self, mode: Mode, history: Sequence[Mapping[str, Any]]) -> None:
         """Open the run and log the rows of ``history`` that W&B does not have yet.
 
         Online, an existing run of this id is continued: opened in any other way, the client would
@@ -110,7 +114,7 @@ class WandbTracker:
         for row in history:
             self._log(row)
 
-    def _log(self, row: dict[str, Any]) -> None:
+    def _log(self, row: Mapping[str, Any]) -> None:
         """Send a row unless W&B has that epoch: a resumed run may train its last ones again."""
         if row["epoch"] >= self._known:
             self._run.log(history_row(row), step=row["epoch"], commit=True)
@@ -120,7 +124,7 @@ class WandbTracker:
         """Where the project can be seen."""
         return str(self._run.project_url)
 
-    def log(self, row: dict[str, Any]) -> None:
+    def log(self, row: Mapping[str, Any]) -> None:
         """Mirror one epoch."""
         if self._run is not None:
             try:
@@ -128,7 +132,7 @@ class WandbTracker:
             except Exception as error:
                 self._lose(error)
 
-    def finish(self, summary: dict[str, Any] | None, error: str | None = None) -> None:
+    def finish(self, summary: Mapping[str, Any] | None, error: str | None = None) -> None:
         """Write the summary and upload what is left, in bounded time."""
         if self._run is not None:
             try:
@@ -136,7 +140,7 @@ class WandbTracker:
             except Exception as trouble:
                 self._lose(trouble)
 
-    def end(self, summary: dict[str, Any] | None, error: str | None) -> None:
+    def end(self, summary: Mapping[str, Any] | None, error: str | None) -> None:
         """As :meth:`finish`, but raises."""
         if summary is not None:
             self._run.summary.update(summary_values(summary))

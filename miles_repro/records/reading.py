@@ -1,0 +1,173 @@
+"""Reading the tree of records, whatever lies in it.
+
+It may be damaged or foreign. Nothing read is ever executed, and what cannot be used is named
+(:class:`Ignored`) and left out: one bad file never hides the good ones.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from miles_repro.errors import UserError
+from miles_repro.records.disk import exclusive, read_regular
+from miles_repro.records.summary import (
+    NAME_RULE,
+    NotASummary,
+    Row,
+    Summary,
+    parse_row,
+    parse_summary,
+    printable,
+)
+from miles_repro.records.writing import CONFIG, ERROR, LOCK, ROWS, SUMMARY
+
+PLACE = ("dataset", "fusion", "strategy", "run_id")
+"""The names that lead from the runs' folder to a record."""
+
+
+class Ignored(NamedTuple):
+    """Something below a runs folder that is left out. ``harmless``: no result is missed by it."""
+
+    path: Path
+    why: str
+    harmless: bool = False
+
+
+def tell(ignored: list[Ignored]) -> int:
+    """Name what was left out, in three lines at most. Returns the exit status: 1 if it matters."""
+    bad = [i for i in ignored if not i.harmless]
+    rest = [i for i in ignored if i.harmless]
+    for group, most in ((bad, 2), (rest, 1)):
+        for i in group[:most]:
+            more = len(group) - most if i is group[:most][-1] else 0
+            also = f" (and {more} more like this)" if more > 0 else ""
+            print(f"left out: {printable(i.path)} {i.why}{also}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+@cache
+def _tell_once(item: Ignored) -> None:
+    tell([item])
+
+
+def _note(ignored: list[Ignored] | None, item: Ignored) -> None:
+    if ignored is not None:
+        ignored.append(item)
+    else:
+        _tell_once(item)
+
+
+def read_summary(folder: Path, ignored: list[Ignored] | None = None) -> Summary | None:
+    """The summary of a finished run, None where there is none that can be used.
+
+    ``ignored``: gets what is wrong with it; without one it is told on stderr.
+    """
+    try:
+        summary = parse_summary(read_regular(folder / SUMMARY))
+        place = tuple(str(summary[name]) for name in PLACE)  # type: ignore[literal-required]
+        if place != folder.parts[-len(PLACE) :]:
+            raise NotASummary(f"is the record of {'/'.join(place)}: it lies in the wrong folder")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as e:
+        _note(ignored, Ignored(folder / SUMMARY, f"cannot be read: {e.strerror}"))
+    except NotASummary as e:
+        _note(ignored, Ignored(folder / SUMMARY, str(e), harmless=e.older))
+    else:
+        return summary
+    return None
+
+
+def run_folders(
+    runs_dir: Path, ignored: list[Ignored] | None = None, *, depth: int = len(PLACE)
+) -> Iterator[Path]:
+    """Every run folder below ``runs_dir``, in a fixed order.
+
+    ``depth``: how many levels below it they lie; 1 below the folder of one cell.
+    """
+    try:
+        entries = sorted(os.scandir(runs_dir), key=lambda e: e.name)
+    except FileNotFoundError:
+        return
+    except OSError as e:
+        _note(ignored, Ignored(runs_dir, f"cannot be read: {e.strerror}"))
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        path = Path(entry.path)
+        try:
+            is_folder = entry.is_dir()
+            link = entry.is_symlink()
+        except OSError:
+            is_folder, link = False, True
+        if not is_folder:
+            what = "is a link that leads nowhere" if link else "is no folder of runs"
+            _note(ignored, Ignored(path, what, harmless=not link))
+        elif not re.match(NAME_RULE, entry.name):
+            _note(ignored, Ignored(path, "has a name that no folder of runs has"))
+        elif depth > 1:
+            yield from run_folders(path, ignored, depth=depth - 1)
+        elif _holds_a_run(path, ignored):
+            yield path
+
+
+def _holds_a_run(folder: Path, ignored: list[Ignored] | None) -> bool:
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError as e:
+        _note(ignored, Ignored(folder, f"cannot be read: {e.strerror}"))
+        return False
+    return not {SUMMARY, CONFIG, ROWS, ERROR}.isdisjoint(names)
+
+
+def load_summaries(
+    runs_dir: Path, ignored: list[Ignored] | None = None, *, depth: int = len(PLACE)
+) -> list[Summary]:
+    """The summaries of all finished runs below ``runs_dir``; see `run_folders`."""
+    folders = run_folders(runs_dir, ignored, depth=depth)
+    return [s for folder in folders if (s := read_summary(folder, ignored)) is not None]
+
+
+def load_rows(folder: Path) -> list[Row]:
+    """The epoch rows of one run, up to one that a kill cut short; none where none can be read."""
+    rows: list[Row] = []
+    try:
+        lines = read_regular(folder / ROWS).splitlines()
+    except OSError:
+        return rows
+    for line in lines:
+        row = parse_row(line)
+        if row is None:
+            break
+        rows.append(row)
+    return rows
+
+
+def last_error(folder: Path) -> str:
+    """The last line of a failed run's log."""
+    try:
+        lines = read_regular(folder / ERROR).decode("utf-8", "replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return printable(lines[-1])[:500] if lines else "no message"
+
+
+def status_of(folder: Path) -> str:
+    """``done``, ``running``, ``failed`` or ``unfinished``; what cannot be read is unfinished."""
+    if read_summary(folder, []) is not None:
+        return "done"
+    try:
+        if (folder / LOCK).exists():
+            with exclusive(folder / LOCK, shared=True) as free:
+                if not free:
+                    return "running"
+        return "failed" if (folder / ERROR).exists() else "unfinished"
+    except (OSError, UserError):  # another user's folder, or no locks: nobody can tell
+        return "unfinished"
