@@ -32,7 +32,12 @@ def draw(space: Any, dataset: str, fusion: str, strategy: str, key: str, trial: 
 
 
 def search_spaces(raw: dict[str, Any]) -> dict[str, Any]:
-    """Take the ``search`` blocks out of strategy and optimizer: full key -> space."""
+    """Take the ``search`` blocks out of strategy and optimizer: full key -> space.
+
+    What a strategy is called in tables goes too: it moves no number.
+    """
+    for word in ("label", "family"):
+        raw["strategy"].pop(word, None)
     return {
         f"{group}.{name}": space
         for group in ("strategy", "optimizer")
