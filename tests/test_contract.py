@@ -90,9 +90,7 @@ def test_one_modality_is_the_same_run_under_every_fusion(
     configs = [settings(tiny_data, tmp_path, *strategy_overrides(strategy, f)) for f in FUSIONS]
     assert {c.fusion["name"] for c in configs} == {"concat"}
     assert len({c.run_dir for c in configs}) == 1
-    assert [n for n in configs[0].run_dir.parts if n.startswith("unimodal_")] == [
-        "unimodal_image" if strategy == "unimodal_strong" else "unimodal_audio"
-    ]
+    assert [n for n in configs[0].run_dir.parts if n.startswith("unimodal_")] == ["unimodal_audio"]
 
 
 @pytest.mark.parametrize("dataset", ["tiny_three", "tiny_labels"])
@@ -110,7 +108,7 @@ def test_more_modalities_and_many_labels(
     rows, fit = trained(config)
     used = ["image", "audio", "text"] if dataset == "tiny_three" else ["image", "audio"]
     if strategy in ALONE:
-        used = ["image"] if strategy == "unimodal_strong" else ["audio"]
+        used = ["audio"]
     assert fit.ctx.modalities == used
     for row in rows:
         assert list(row["val"]) == ["fused", *used]
