@@ -150,7 +150,7 @@ def _read(overrides: Sequence[str]) -> tuple[tuple[tuple[str, ...], tuple[str, .
         runtime = HydraConfig.get().runtime
         chosen |= {g: str(c) for g, c in runtime.choices.items() if g in groups}
         anything |= runtime.choices.get("experiment") is not None
-        extra = [s.path for s in runtime.config_sources if s.provider == "hydra.searchpath in command-line"]
+        extra = [s.path for s in runtime.config_sources if "searchpath" in s.provider]
         if extra:
             path = [f"hydra.searchpath=[{','.join('file://' + p for p in extra)}]"]
     return (tuple(f"{g}={c}" for g, c in sorted(chosen.items())), tuple(path)), named, anything

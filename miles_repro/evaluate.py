@@ -1,9 +1,9 @@
-"""What a trained model is worth: scores, two instruments for its encoders, missing and noisy inputs.
+"""What a trained model is worth: scores, two instruments for encoders, missing and noisy inputs.
 
 A modality's own prediction can be read in two ways, and both are taken in every run: ``split``, the
-share of the fusion's logits (or the fusion with the other features at zero), and ``probe``, a linear
-classifier fitted on the frozen features afterwards. They measure different things, so a difference
-between strategies is only read by one and the same instrument.
+share of the fusion's logits (or the fusion with the other features at zero), and ``probe``, a
+linear classifier fitted on the frozen features afterwards. They measure different things, so a
+difference between strategies is only read by one and the same instrument.
 """
 
 from __future__ import annotations
@@ -183,5 +183,5 @@ def results(ctx: Context, best: Mapping[str, Score], test_part: Part, seed: int)
         "utilization": {"val": utilization(best), "test": utilization(test_scores)},
         "missing": missing(ctx, val, test),
         "noise": noise(ctx, test_part, test, seed),
-        "predictions": {"logits": test.logits, "labels": test.labels},
+        "predictions": {**test.logits, "labels": test.labels},
     }

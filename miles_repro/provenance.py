@@ -11,12 +11,12 @@ from pathlib import Path
 
 from miles_repro.config import Config
 
-IMPORT = re.compile(r"^\s*(?:from|import)\s+(miles_repro[\w.]*)(?:\s+import\s+(\w+))?", re.MULTILINE)
+IMPORT = re.compile(r"^\s*(?:from|import) +(miles_repro[\w.]*)(?: +import +(\w+))?", re.MULTILINE)
 CORE = "miles_repro.loop"
 
 
 def code(config: Config) -> dict[str, str]:
-    """Module -> SHA-256 of its file, for the loop, the run's parts and all that they import here."""
+    """Module -> SHA-256 of its file: the loop, the run's parts and all that they import here."""
     found: dict[str, str] = {}
     waiting = [CORE, *_parts(config)]
     while waiting:
@@ -53,7 +53,7 @@ def _file(module: str) -> Path | None:
         return None
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return None
-    outside = module.split(".")[0] != "miles_repro" and "site-packages" in spec.origin
+    outside = module.split(".", maxsplit=1)[0] != "miles_repro" and "site-packages" in spec.origin
     return None if outside else Path(spec.origin)
 
 

@@ -18,58 +18,6 @@ Schedule = Callable[[int, int], float]
 """(epoch from 1, epochs) -> factor on the global rate alpha."""
 
 
-@dataclass
-class Recipe:
-    """lr: the global rate alpha; optimizer: parameter groups -> optimizer; amp: autocast type."""
-
-    lr: float
-    optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
-    batch_size: int
-    epochs: int
-    seed: int
-    device: torch.device
-    eval_batch_size: int = 512
-    schedule: Schedule = field(default_factory=lambda: Constant())
-    clip_norm: float | None = None
-    augment: dict[str, Augment] = field(default_factory=dict)
-    amp: torch.dtype | None = None
-    channels_last: bool = False
-
-    def order(self, n: int, *names: object) -> Tensor:
-        """A permutation of range(n) that depends on the seed and ``names`` alone."""
-        generator = torch.Generator().manual_seed(derive(self.seed, "order", *names))
-        return torch.randperm(n, generator=generator)
-
-    def augmenting(self, epoch: int) -> torch.Generator:
-        """The generator of one epoch's augmentations."""
-        return torch.Generator().manual_seed(derive(self.seed, "augment", epoch))
-
-    def inputs(self, x: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """A training batch's inputs, augmented and in the memory format of the run."""
-        for m, augment in self.augment.items():
-            if m in x:
-                x[m] = augment(x[m], generator)
-        if not self.channels_last:
-            return x
-        return {
-            m: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v
-            for m, v in x.items()
-        }
-
-    def optimize(self, parts: Mapping[str, nn.Module]) -> torch.optim.Optimizer:
-        """An optimizer with one parameter group a part, each carrying its ``name``."""
-        groups = [
-            {"params": list(module.parameters()), "name": name} for name, module in parts.items()
-        ]
-        return self.optimizer([g for g in groups if g["params"]])
-
-
-def fused(kind: type[torch.optim.Optimizer], device: torch.device) -> dict[str, bool]:
-    """``fused=True`` for an optimizer that can take all its steps in one call here."""
-    able = "fused" in inspect.signature(kind).parameters and device.type in ("cpu", "cuda")
-    return {"fused": True} if able else {}
-
-
 # Schedules. The rate of a group is always alpha x schedule(epoch) x the strategy's factor.
 
 
@@ -111,3 +59,55 @@ class Step:
 
     def __call__(self, epoch: int, epochs: int) -> float:
         return float(self.gamma ** ((epoch - 1) // self.every))
+
+
+@dataclass
+class Recipe:
+    """lr: the global rate alpha; optimizer: parameter groups -> optimizer; amp: autocast type."""
+
+    lr: float
+    optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+    batch_size: int
+    epochs: int
+    seed: int
+    device: torch.device
+    eval_batch_size: int = 512
+    schedule: Schedule = field(default_factory=Constant)
+    clip_norm: float | None = None
+    augment: dict[str, Augment] = field(default_factory=dict)
+    amp: torch.dtype | None = None
+    channels_last: bool = False
+
+    def order(self, n: int, *names: object) -> Tensor:
+        """A permutation of range(n) that depends on the seed and ``names`` alone."""
+        generator = torch.Generator().manual_seed(derive(self.seed, "order", *names))
+        return torch.randperm(n, generator=generator)
+
+    def augmenting(self, epoch: int) -> torch.Generator:
+        """The generator of one epoch's augmentations."""
+        return torch.Generator().manual_seed(derive(self.seed, "augment", epoch))
+
+    def inputs(self, x: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """A training batch's inputs, augmented and in the memory format of the run."""
+        for m, augment in self.augment.items():
+            if m in x:
+                x[m] = augment(x[m], generator)
+        if not self.channels_last:
+            return x
+        return {
+            m: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v
+            for m, v in x.items()
+        }
+
+    def optimize(self, parts: Mapping[str, nn.Module]) -> torch.optim.Optimizer:
+        """An optimizer with one parameter group a part, each carrying its ``name``."""
+        groups = [
+            {"params": list(module.parameters()), "name": name} for name, module in parts.items()
+        ]
+        return self.optimizer([g for g in groups if g["params"]])
+
+
+def fused(kind: type[torch.optim.Optimizer], device: torch.device) -> dict[str, bool]:
+    """``fused=True`` for an optimizer that can take all its steps in one call here."""
+    able = "fused" in inspect.signature(kind).parameters and device.type in ("cpu", "cuda")
+    return {"fused": True} if able else {}

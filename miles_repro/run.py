@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from miles_repro import provenance, records
 from miles_repro.composing import check_combination
 from miles_repro.config import Config, build, target
-from miles_repro.errors import UserError
 
 if TYPE_CHECKING:
     from miles_repro.context import Teacher
@@ -57,8 +56,6 @@ def run(config: Config, command: str, report: Report = lambda config, row: None)
             for m, one in config.teachers.items()
             if m in used
         }
-        if config.rerun:
-            record.begin_again()
         record.write_config(config.identity())
         summary = _train(config, strategy, used, record, teachers, command, report)
     return Outcome("done", config, summary)
@@ -89,8 +86,8 @@ def teacher(config: Config, used_by: Config, command: str, report: Report) -> Te
 
     while True:
         summary = records.read_summary(config.run_dir)
-        weights = records.RunRecord(config.run_dir).load_weights() if summary else None
-        if summary and weights:
+        if summary and (config.run_dir / records.WEIGHTS).exists():
+            weights = records.RunRecord(config.run_dir).load_weights()
             return teacher_from(config, summary, weights, used_by.runtime.device)
         again = config.model_copy(update={"rerun": bool(summary)})  # the same bits, weights kept
         if run(again, command, report).status == "busy":

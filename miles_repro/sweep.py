@@ -24,10 +24,11 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from miles_repro import config as configuration
+from miles_repro.composing import load
+from miles_repro.config import Config
 from miles_repro.errors import UserError
 from miles_repro.records import RunRecord, status_of
-from miles_repro.run import Outcome, run_all
+from miles_repro.run import Outcome, run
 
 failures: list[str] = []
 """One line for each failed job this process knows of; the exit code follows from it."""
@@ -50,12 +51,12 @@ def job(composed: DictConfig) -> str:
     command = "python train.py " + " ".join(overrides)
     alone = hydra.mode == RunMode.RUN
     entry: dict[str, Any] = {"job": " ".join(overrides)}
-    settings: list[configuration.Config] = []
+    settings: list[Config] = []
     try:
-        settings = configuration.load_all(composed, overrides)
+        settings = [load(composed, overrides)]
         entry["job"] = label(settings)
         report = EpochLines(settings) if alone else lambda config, row: None
-        outcomes = run_all(settings, command, report)
+        outcomes = [run(settings[0], command, report)]
         status = min((o.status for o in outcomes), key=("busy", "done", "skipped").index)
         entry |= {"status": status, "text": "; ".join(map(describe, outcomes))}
     except UserError as e:
@@ -70,7 +71,7 @@ def job(composed: DictConfig) -> str:
     return str(entry["status"])
 
 
-def label(configs: Sequence[configuration.Config]) -> str:
+def label(configs: Sequence[Config]) -> str:
     """One run's name, or that of a stack."""
     first = configs[0]
     trials = ",".join(dict.fromkeys(str(c.trial) for c in configs))
@@ -103,7 +104,7 @@ def show(entry: dict[str, Any], prefix: str = "", console: Any = print) -> None:
     console(f"{prefix}{line}")
 
 
-def _keep(settings: Sequence[configuration.Config], log: str) -> str:
+def _keep(settings: Sequence[Config], log: str) -> str:
     """Keep a failed job's log in its runs' folders; says where, for the line that reports it."""
     folders = [c.run_dir for c in settings if c.run_dir.is_dir()]
     cut_off = [f for f in folders if status_of(f) not in ("done", "running")]
@@ -129,12 +130,12 @@ def _append(folder: Path, entry: dict[str, Any]) -> None:
 class EpochLines:
     """Progress of a job that is not part of a sweep: a line an epoch, and what is left."""
 
-    def __init__(self, configs: Sequence[configuration.Config]) -> None:
+    def __init__(self, configs: Sequence[Config]) -> None:
         self.started = time.perf_counter()
         self.first: int | None = None
         self.stack = len(configs) > 1
 
-    def __call__(self, config: configuration.Config, row: dict[str, Any]) -> None:
+    def __call__(self, config: Config, row: dict[str, Any]) -> None:
         self.first = row["epoch"] if self.first is None else self.first
         trained = row["epoch"] - self.first + 1
         left = (time.perf_counter() - self.started) / trained * (config.epochs - row["epoch"])

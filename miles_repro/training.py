@@ -50,8 +50,13 @@ class Training:
         saved = record.load_state()
         self.history: list[dict[str, Any]] = []
         if saved:
-            self.fit.load_state_dict(saved["fit"])
-            self.history = saved["history"]
+            try:
+                self.fit.load_state_dict(saved["fit"])
+                self.history = saved["history"]
+            except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as e:
+                record.discard_state(f"is not a state of this run ({type(e).__name__})")
+                self.fit = build_fit(config, build(config.strategy), used, part, device, teachers)
+                saved = None
         record.rewrite_rows(self.history)
         self.meter = cost.Meter(saved["spent"] if saved else None)
         self.header = _header(config, command)
@@ -95,7 +100,7 @@ class Training:
         if "weights" in config.keep:
             self.record.save_weights(fit.best)
         if "predictions" in config.keep:
-            self.record.save_predictions(predictions["logits"], predictions["labels"])
+            self.record.save_predictions({k: v.cpu().numpy() for k, v in predictions.items()})
         strong, weak = config.dataset.strong, config.dataset.weak
         summary = {
             "schema": 2,
@@ -126,7 +131,7 @@ class Training:
 
 
 def _source(fit: Fit) -> str:
-    """How a modality's own prediction is made: ``own`` rule, ``trained`` head, ``split``, ``zero_mask``."""
+    """How a modality's own prediction is made: own rule, trained head, split or zero mask."""
     from miles_repro.fusions.base import Fusion
 
     if type(fit.strategy).unimodal is not Strategy.unimodal:

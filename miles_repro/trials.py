@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from miles_repro.errors import UserError
 from miles_repro.records import load_summaries
+
+SEARCH_SEED = 0
+"""The seed of every trial. Winners are judged on other seeds, which had no say in the choice."""
 
 
 SEARCHED = ("strategy", "fusion", "optimizer")
@@ -21,9 +24,12 @@ def draw(space: Any, dataset: str, fusion: str, strategy: str, key: str, trial: 
     """The value of ``key`` in random trial ``trial`` >= 1.
 
     Each value has its own generator, seeded by the names and the trial: a search can be run in
-    any order, extended or resumed, and a new parameter leaves the others' draws alone.
+    any order, extended or resumed, and a new parameter leaves the others' draws alone. The
+    optimizer's values are common random numbers: trial k has the same learning rate for every
+    strategy and fusion of a data set, so none owes its place to luckier rates.
     """
-    text = "|".join((dataset, fusion, strategy, key, str(trial)))
+    method = () if key.startswith("optimizer.") else (fusion, strategy)
+    text = "|".join((dataset, *method, key, str(trial)))
     rng = random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"))
     if isinstance(space, list):
         return rng.choice(space)
@@ -36,7 +42,10 @@ def draw(space: Any, dataset: str, fusion: str, strategy: str, key: str, trial: 
 
 
 def search_spaces(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``search`` blocks of strategy, fusion and optimizer: full key -> space."""
+    """The ``search`` blocks of strategy, fusion and optimizer: full key -> space.
+
+    The budget's holds the ranges that the optimizer's refer to.
+    """
     return {
         f"{group}.{name}": space
         for group in SEARCHED
@@ -48,16 +57,14 @@ def search_spaces(raw: Mapping[str, Any]) -> dict[str, Any]:
 def without_search(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration less its ``search`` blocks, ``rates: records`` filled in from records."""
     plain = dict(raw)
-    for group in SEARCHED:
+    for group in (*SEARCHED, "budget"):
         plain[group] = {k: v for k, v in raw[group].items() if k != "search"}
     if plain["strategy"].get("rates") == "records":
         plain["strategy"]["rates"] = best_rates(plain)
     return plain
 
 
-def trial_values(
-    raw: Mapping[str, Any], spaces: Mapping[str, Any]
-) -> tuple[int, dict[str, Any]]:
+def trial_values(raw: Mapping[str, Any], spaces: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """The number of the trial asked for and what it draws: full key -> value.
 
     Trial 0 draws nothing and keeps the documented defaults; ``best`` is the trial that won by
@@ -89,36 +96,100 @@ def best_or_default(raw: Mapping[str, Any]) -> int:
 
 
 def _winner(raw: Mapping[str, Any], cell: tuple[str, str, str]) -> int:
-    from miles_repro.selection import best_trial
+    """The trial that won on the search seed, among runs of the asking run's protocol."""
+    from miles_repro.selection import best_trial, select, source
 
-    records = load_summaries(Path(raw["runtime"]["runs_dir"]).joinpath(*cell), depth=1)
+    own = source({"config": raw})
     budget = raw["budget"]["name"]
-    if raw["strategy"].get("source") == "train":
-        return _winner_on_training_metrics(records, cell, budget)
-    return best_trial(records, *cell, budget)
-
-
-def _winner_on_training_metrics(
-    records: Sequence[Mapping[str, Any]], cell: tuple[str, str, str], budget: str
-) -> int:
-    """The paper's Table VI: scheduled by training metrics, re-tuned, so with its own winner."""
-    from miles_repro.selection import select, source
-
-    own = [r for r in records if source(r) == "train" and r["budget"] == budget and not r["pinned"]]
-    if not own:
+    records = [r for r in _comparable(raw, cell, budget) if source(r) == own]
+    if own == "val":
+        return best_trial(records, *cell, budget)
+    if not records:  # the paper's Table VI: scheduled by training metrics, re-tuned
         raise UserError(
-            f"no finished run of {' '.join(cell)} with strategy.source=train budget={budget} to "
+            f"no finished run of {' '.join(cell)} with strategy.source={own} budget={budget} to "
             "choose the best trial from: run its trials first"
         )
-    return select(own)[0].trial
+    return select(records)[0].trial
 
 
 def best_rates(raw: Mapping[str, Any]) -> dict[str, float]:
-    """The best unimodal learning rates (modality -> rate) in the records, by validation."""
+    """The best unimodal learning rates (modality -> rate) in the records, by validation.
+
+    From the search runs of the asking run's protocol alone: Adam's rates mean nothing to SGD.
+    """
     from miles_repro.selection import best_unimodal_lr
 
     dataset, budget = raw["dataset"]["name"], raw["budget"]["name"]
-    modalities = raw["dataset"]["modalities"]
-    root = Path(raw["runtime"]["runs_dir"]) / dataset / "concat"
-    records = [r for m in modalities for r in load_summaries(root / f"unimodal_{m}", depth=1)]
-    return {m: best_unimodal_lr(records, dataset, budget, m)[0] for m in modalities}
+    found = {}
+    for m in raw["dataset"]["modalities"]:
+        records = _comparable(raw, (dataset, "concat", f"unimodal_{m}"), budget)
+        found[m] = best_unimodal_lr(records, dataset, budget, m)[0]
+    return found
+
+
+def _comparable(
+    raw: Mapping[str, Any], cell: tuple[str, str, str], budget: str
+) -> list[dict[str, Any]]:
+    """Search runs of a cell that share the asking run's protocol, none with values set by hand.
+
+    Raises UserError where the cell has such runs, but all under other protocols.
+    """
+    from miles_repro.selection import protocol
+
+    folder = Path(raw["runtime"]["runs_dir"]).joinpath(*cell)
+    search = [
+        r
+        for r in load_summaries(folder, depth=1)
+        if r["budget"] == budget and r["seed"] == SEARCH_SEED and not r["pinned"]
+    ]
+    if not search:
+        return []
+    asking = _as_record(raw)
+    same = [r for r in search if protocol(r) == protocol(asking)]
+    if not same:
+        raise UserError(
+            f"{' '.join(cell)}: none of its {len(search)} finished trials was run like this run "
+            f"({_difference(asking, search[-1])}): run its trials with the same options first"
+        )
+    return same
+
+
+def _as_record(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The asking run as its record would describe it, as far as runs of one protocol share it."""
+    from pydantic import ValidationError
+
+    from miles_repro.config import Config, explain
+    from miles_repro.data.manifest import read_manifest
+
+    folder = Path(raw["runtime"]["data_dir"]) / raw["dataset"]["name"]
+    fingerprint = read_manifest(folder)["fingerprint"]
+    values = {**raw, "trial": 0, "data_fingerprint": fingerprint}
+    known = {k: v for k, v in values.items() if k in Config.model_fields}
+    try:
+        config = Config.model_validate(known)
+    except ValidationError as e:
+        raise UserError(explain(e)) from None
+    return {"config": config.identity(), "data_fingerprint": fingerprint}
+
+
+def _difference(asking: dict[str, Any], other: dict[str, Any]) -> str:
+    """Where two runs' protocols differ: the keys, at most four."""
+
+    def leaves(value: Any, key: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {key: value}
+        return {k: v for name in value for k, v in leaves(value[name], f"{key}.{name}").items()}
+
+    mine, theirs = (
+        {
+            k: v
+            for section, values in {"data": r["data_fingerprint"], **r["config"]}.items()
+            if section not in ("fusion", "strategy", "seed", "trial", "pinned")
+            for k, v in leaves(values, section).items()
+            if k != "optimizer.lr"
+        }
+        for r in (asking, other)
+    )
+    keys = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+    more = ", .." if len(keys) > 4 else ""
+    return f"different: {', '.join(keys[:4])}{more}"

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from miles_repro.strategies.base import Needs, Strategy
 from support import (
     FUSIONS,
     LR,
@@ -30,7 +31,6 @@ from miles_repro.loop import Fit
 from miles_repro.records import LAST
 from miles_repro.run import run
 from miles_repro.strategies import gblend
-from miles_repro.strategies.base import Needs, Strategy
 
 ALONE = [s for s in STRATEGIES if s.startswith("unimodal")]
 JOINT = [s for s in STRATEGIES if s not in ALONE]
@@ -90,9 +90,7 @@ def test_one_modality_is_the_same_run_under_every_fusion(
     configs = [settings(tiny_data, tmp_path, *strategy_overrides(strategy, f)) for f in FUSIONS]
     assert {c.fusion["name"] for c in configs} == {"concat"}
     assert len({c.run_dir for c in configs}) == 1
-    assert [n for n in configs[0].run_dir.parts if n.startswith("unimodal_")] == [
-        "unimodal_image" if strategy == "unimodal_strong" else "unimodal_audio"
-    ]
+    assert [n for n in configs[0].run_dir.parts if n.startswith("unimodal_")] == ["unimodal_audio"]
 
 
 @pytest.mark.parametrize("dataset", ["tiny_three", "tiny_labels"])
@@ -110,7 +108,7 @@ def test_more_modalities_and_many_labels(
     rows, fit = trained(config)
     used = ["image", "audio", "text"] if dataset == "tiny_three" else ["image", "audio"]
     if strategy in ALONE:
-        used = ["image"] if strategy == "unimodal_strong" else ["audio"]
+        used = ["audio"]
     assert fit.ctx.modalities == used
     for row in rows:
         assert list(row["val"]) == ["fused", *used]

@@ -126,7 +126,7 @@ def test_token_ids_take_no_noise(tiny_data: Path, tmp_path: Path) -> None:
 
 
 def test_one_modality_has_nothing_to_miss(tiny_data: Path, tmp_path: Path) -> None:
-    fit, test = trained(tiny_data, tmp_path, "strategy=unimodal_weak")
+    fit, test = trained(tiny_data, tmp_path, "strategy=unimodal", "strategy.modality=audio")
     val, predicted = predict(fit.model, fit.val, 512), predict(fit.model, test, 512)
     found = robustness(fit.model, fit.task, val, test, predicted, 0)
     assert found == {"missing": {}, "noise": {}}

@@ -552,7 +552,9 @@ def test_summary(dataset: str, tiny_data: Path, tmp_path: Path) -> None:
 
 
 def test_summary_of_one_modality(tiny_data: Path, tmp_path: Path) -> None:
-    summary = finished(settings(tiny_data, tmp_path, "strategy=unimodal_weak"))
+    summary = finished(
+        settings(tiny_data, tmp_path, "strategy=unimodal", "strategy.modality=audio")
+    )
     assert summary["strategy"] == "unimodal_audio"
     assert summary["fusion"] == "concat"
     for part in ("val", "test"):

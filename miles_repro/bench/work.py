@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from miles_repro import config as configuration
+from miles_repro import composing
 from miles_repro.config import Config
 from miles_repro.data.writer import Card, Preparation
 
@@ -98,7 +98,7 @@ def compose(*overrides: str, dataset: Mapping[str, Any] | None = None) -> Config
     if dataset is not None:
         with open_dict(composed):
             composed.dataset = OmegaConf.create(dict(dataset))
-    return configuration.load(composed, overrides)
+    return composing.load(composed, overrides)
 
 
 def synthetic(

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from miles_repro import config as configuration
-from miles_repro import trials
+from miles_repro import composing, trials
+from miles_repro.composing import compose
+from miles_repro.config import Config
 from miles_repro.errors import UserError
 from miles_repro.records import read_summary
 
@@ -155,7 +156,7 @@ class Protocol:
         key = (*job.overrides, *self.request.common)
         if key not in self._composed:
             try:
-                raw = configuration.resolve(compose(list(key)))
+                raw = composing.resolve(compose(list(key)))
                 if raw["strategy"].get("rates") == "records":
                     raw["strategy"]["rates"] = trials.best_rates(raw)
                 self._composed[key] = raw
@@ -166,20 +167,20 @@ class Protocol:
             raise UserError(str(found))
         return copy.deepcopy(found)
 
-    def config(self, job: Job) -> configuration.Config:
+    def config(self, job: Job) -> Config:
         """Raises UserError where it cannot be known yet: it needs records that are not there."""
         return self._complete(job, self.raw(job))
 
-    def config_for_timing(self, job: Job) -> configuration.Config:
+    def config_for_timing(self, job: Job) -> Config:
         """As `config`, with made-up learning rates where there are no records to take them from."""
-        raw = configuration.resolve(compose([*job.overrides, *self.request.common]))
+        raw = composing.resolve(compose([*job.overrides, *self.request.common]))
         if raw["strategy"].get("rates") == "records":
             raw["strategy"]["rates"] = dict.fromkeys(raw["dataset"]["modalities"], 1e-3)
         return self._complete(job, raw)
 
-    def _complete(self, job: Job, raw: dict[str, Any]) -> configuration.Config:
+    def _complete(self, job: Job, raw: dict[str, Any]) -> Config:
         raw |= {"trial": job.trial, "seed": job.seed}
-        return configuration.complete(raw, [*job.overrides, *self.request.common])
+        return composing.complete(raw, [*job.overrides, *self.request.common])
 
     def folder(self, job: Job) -> Path | None:
         """Where the run's record goes, None where that cannot be known yet."""
@@ -206,26 +207,6 @@ class Protocol:
                 source = "" if name == "smnist_mini" else " raw=<folder>"
                 found[name] = f"python scripts/prepare_data.py dataset={name}{source}"
         return found
-
-
-def compose(overrides: list[str]) -> Any:
-    """What train.py would get. Raises UserError for choices that are not on the menu."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return hydra_compose("config", [o for o in overrides if not _is_launching(o)])
-    except (HydraException, OmegaConfBaseException) as e:
-        raise UserError(" ".join(str(e).split("Config search path")[0].split())) from None
-
-
-def _is_launching(override: str) -> bool:
-    """How a sweep is launched is no part of a run's configuration."""
-    key = override.lstrip("+")
-    return key.startswith(("hydra/", "hydra.")) and not key.startswith("hydra.searchpath")
 
 
 def boxes(jobs: Iterable[Job]) -> list[list[str]]:
