@@ -6,12 +6,11 @@ import os
 import signal
 import time
 
-from miles_repro.strategies.base import Context, hyperparameters
+from miles_repro.context import Context
 from miles_repro.strategies.miles import Miles
 from miles_repro.strategies.vanilla import Vanilla
 
 
-@hyperparameters
 class Broken(Vanilla):
     """Fails in its second epoch."""
 
@@ -20,7 +19,6 @@ class Broken(Vanilla):
             raise RuntimeError("broken on purpose")
 
 
-@hyperparameters
 class Deadly(Vanilla):
     """Kills its process in its first epoch, as the system does when memory runs out."""
 
@@ -28,7 +26,6 @@ class Deadly(Vanilla):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-@hyperparameters
 class Slow(Miles):
     """MILES that takes its time, so that a test can interrupt it."""
 

@@ -15,10 +15,10 @@ import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
+from rows import rows
 
-from miles_repro import config as configuration
+from miles_repro import composing, training
 from miles_repro import run as running
-from miles_repro import training
 from miles_repro.config import Config
 from miles_repro.data.reader import PreparedData
 from miles_repro.data.writer import Card, Preparation
@@ -31,17 +31,6 @@ STRATEGIES = sorted(p.stem for p in (CONF / "strategy").glob("*.yaml"))
 FUSIONS = sorted(p.stem for p in (CONF / "fusion").glob("*.yaml"))
 SIZES = {"train": 26, "val": 14, "test": 12}
 LR = 0.02
-NEEDED = {  # what a strategy cannot do without
-    "mslr_k": ("strategy.rates={image:0.05,audio:0.01}",),
-    "mslr_s": ("strategy.rates={image:0.05,audio:0.01}",),
-    "mslr_d": ("strategy.rates={image:0.05,audio:0.01}", "strategy.window=1"),
-    "unimodal": ("strategy.modality=audio",),
-    "mses": ("strategy.patience=0.1",),
-    "ogm": ("strategy.ends=1.0",),
-    "ogm_ge": ("strategy.ends=1.0",),
-    "miles": ("strategy.tau=0.0",),
-}
-"""Overrides that make a strategy run, and act, within three epochs on the tiny data set."""
 
 
 def prepare_tiny(data_dir: Path, *, poison: bool = False, seed: int = 0) -> Path:
@@ -111,16 +100,16 @@ def settings(
     paths = {"runtime.data_dir": str(data_dir), "runtime.runs_dir": str(runs_dir)}
     for key, value in {**paths, "runtime.device": "cpu", **values}.items():
         OmegaConf.update(composed, key, value, merge=False, force_add=True)
-    return configuration.load(composed, overrides)
+    return composing.load(composed, overrides)
 
 
 def strategy_overrides(strategy: str, fusion: str = "concat") -> tuple[str, ...]:
-    return (f"strategy={strategy}", f"fusion={fusion}", *NEEDED.get(strategy, ()))
+    return (f"strategy={strategy}", f"fusion={fusion}", *rows()[strategy].needed)
 
 
 def build_fit(config: Config) -> Fit:
     """The training of a configuration, built but not begun, as ``run`` builds it."""
-    strategy, used = running._checked(config)
+    strategy, used = running._checked_parts(config)
     data = PreparedData(config.runtime.data_dir / config.dataset.name, config.dataset.scheme, used)
     part = partial(data.part, device=torch.device("cpu"), resident_mb=config.runtime.resident_mb)
     return training.build_fit(config, strategy, used, part, torch.device("cpu"))

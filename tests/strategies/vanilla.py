@@ -1,0 +1,5 @@
+"""Vanilla: what the others are compared with."""
+
+from rows import Row
+
+ROW = Row()
