@@ -56,13 +56,20 @@ def compose(overrides: Iterable[str]) -> DictConfig:
     """What train.py would get. Raises UserError for choices that are not on the menu."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
+    running = GlobalHydra.instance().hydra  # that of train.py, when a job asks
+    GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             return hydra_compose("config", [o for o in overrides if not _is_launching(o)])
     except (HydraException, OmegaConfBaseException) as e:
         raise UserError(" ".join(str(e).split("Config search path")[0].split())) from None
+    finally:
+        GlobalHydra.instance().clear()
+        if running is not None:
+            GlobalHydra.instance().initialize(running)
 
 
 def _is_launching(override: str) -> bool:
@@ -80,6 +87,8 @@ def complete(raw: Raw, overrides: Sequence[str] = ()) -> Config:
     sections = ("dataset", "fusion", "strategy", "optimizer", "budget", "runtime")
     if wrong := [key for key in sections if not isinstance(raw.get(key), Mapping)]:
         raise UserError(f"{wrong[0]}={raw.get(wrong[0])!r}: choose one of conf/{wrong[0]}")
+    if computed := [k for k in ("pinned", "teachers", "data_fingerprint") if k in raw]:
+        raise UserError(f"{computed[0]} is computed and cannot be set")
     _check_numbers(raw)
     if str(raw["strategy"].get("name")).startswith("unimodal_"):
         raw = {**raw, "fusion": ONE_MODALITY}
@@ -118,11 +127,14 @@ def _value(raw: Raw, key: str) -> Any:
 def _by_hand(raw: Raw, spaces: Raw, overrides: Sequence[str]) -> dict[str, Any]:
     """Searched keys that somebody set, in overrides or an experiment -> their default values."""
     choices, named, anything = _read(overrides)
-    if not named and not anything:
+    if not (named & spaces.keys() or anything):
         return {}
     defaults = _defaults(*choices)
-    standing = {k: _value(defaults, k) for k in spaces}
-    return {k: v for k, v in standing.items() if k in named or _value(raw, k) != v}
+    return {
+        k: v
+        for k in spaces
+        if (v := _value(defaults, k)) != _value(raw, k) and anything or k in named
+    }
 
 
 def _read(overrides: Sequence[str]) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], set, bool]:
@@ -199,8 +211,10 @@ def _checked(raw: Raw) -> Config:
             )
     if dataset.strong is not None and dataset.strong == dataset.weak:
         raise UserError(f"dataset.strong and dataset.weak are both {dataset.strong}")
-    classes = manifest.get("classes")
-    if dataset.task == manifest.get("task") and classes and len(classes) != dataset.num_classes:
+    classes, task = manifest.get("classes"), manifest.get("task")
+    if task and dataset.task != task:
+        raise UserError(f"dataset.task={dataset.task}, but {folder} was prepared for {task}")
+    if classes and len(classes) != dataset.num_classes:
         raise UserError(
             f"dataset.num_classes={dataset.num_classes}, but {folder} was prepared with "
             f"{len(classes)} classes"

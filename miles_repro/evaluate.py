@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from miles_repro.context import Context, Observation, evaluating
 from miles_repro.seeding import derive
@@ -69,9 +70,11 @@ def fit_probe(task: Task, z: Tensor, y: Tensor) -> nn.Module:
     z = z.detach().float()
     mean, std = z.mean(0), z.std(0, correction=0)
     scaled = (z - mean) / std.clamp(min=1e-6)
-    linear = nn.Linear(z.shape[1], task.num_classes).to(z.device)
+    linear = skip_init(nn.Linear, z.shape[1], task.num_classes, device=z.device)  # draws nothing
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
+    if not bool(scaled.isfinite().all()):  # of a run that diverged
+        return linear.requires_grad_(False)
     optimizer = torch.optim.LBFGS(
         linear.parameters(), max_iter=PROBE_STEPS, line_search_fn="strong_wolfe"
     )

@@ -23,6 +23,7 @@ from support import (
     strategy_overrides,
 )
 
+from miles_repro import composing
 from miles_repro import config as configuration
 from miles_repro.config import Config, build
 from miles_repro.errors import UserError
@@ -66,7 +67,7 @@ def test_every_data_set_composes_under_every_budget(dataset: str, tmp_path: Path
     for budget in BUDGETS:
         composed = compose(f"dataset={dataset}", f"budget={budget}")
         OmegaConf.update(composed, "runtime.data_dir", str(tmp_path))
-        config = configuration.load(composed)
+        config = composing.load(composed)
         assert config.dataset.name == dataset
         assert {config.dataset.strong, config.dataset.weak} <= config.dataset.modalities.keys()
         for modality in config.dataset.modalities.values():
@@ -145,12 +146,9 @@ MOVES: list[tuple[str, Any]] = [
     ("batch_size", 9),
     ("optimizer.lr", 0.03),
     ("optimizer.betas", [0.8, 0.99]),
-    ("optimizer.momentum", 0.5),
     ("optimizer.weight_decay", 0.5),
     ("optimizer.clip_norm", 1.0),
-    ("optimizer.schedule", "cosine"),
-    ("optimizer.step_epochs", 3),
-    ("optimizer.step_gamma", 0.5),
+    ("optimizer.schedule._target_", "miles_repro.recipe.Cosine"),
     ("optimizer.name", "sgd"),
     ("precision.amp", "bf16"),
     ("precision.channels_last", True),
@@ -163,7 +161,6 @@ MOVES: list[tuple[str, Any]] = [
     ("strategy.source", "train"),
     ("fusion.width", 3),
     ("dataset.scheme", "other"),
-    ("dataset.num_classes", 4),
     (IMAGE_WIDTH, 3),
     ("dataset.modalities.audio.augment", {"_target_": "somewhere.Else"}),
 ]
@@ -179,6 +176,8 @@ STAYS: list[tuple[str, Any]] = [
     ("budget.seeds", 99),
     ("budget.encoders", "unused"),
     ("dataset.preparer", "somewhere.else"),
+    ("keep", ["weights"]),
+    ("rerun", True),
 ]
 
 
@@ -214,7 +213,7 @@ def test_run_id_follows_the_order_of_the_modalities(plain: Config, tiny_data: Pa
     modalities = OmegaConf.to_container(composed["dataset"]["modalities"])
     composed["dataset"]["modalities"] = dict(reversed(modalities.items()))  # type: ignore[union-attr]
     OmegaConf.update(composed, "runtime.data_dir", str(tiny_data))
-    swapped = configuration.load(composed)
+    swapped = composing.load(composed)
     assert list(swapped.dataset.modalities) == ["audio", "image"]
     assert swapped.run_id != plain.run_id
 
@@ -228,12 +227,24 @@ def test_run_id_follows_the_version_of_the_numbers(
 
 
 def test_a_value_fixed_by_hand_is_told_apart(tiny_data: Path, tmp_path: Path) -> None:
-    """An ablation must not pass for an ordinary trial, even at the default value."""
+    """Told by its value, not by its spelling: the default set by hand is the default."""
     plain = settings(tiny_data, tmp_path, "strategy=miles")
-    fixed = settings(tiny_data, tmp_path, "strategy=miles", "strategy.tau=0.2")
     assert plain.pinned == []
-    assert fixed.pinned == ["strategy.tau"]
-    assert fixed.run_id != plain.run_id
+    same = settings(tiny_data, tmp_path, "strategy=miles", "strategy.tau=0.2")
+    assert (same.pinned, same.run_id) == ([], plain.run_id)
+    whole = settings(tiny_data, tmp_path, "strategy=miles", "strategy.mu=1")
+    assert whole.run_id == settings(tiny_data, tmp_path, "strategy=miles", "strategy.mu=1.0").run_id
+    for spelling in ("strategy.tau=0.1", "strategy={tau:0.1}", "++strategy.tau=0.1"):
+        fixed = settings(tiny_data, tmp_path, "strategy=miles", spelling)
+        assert fixed.pinned == ["strategy.tau"], spelling
+        assert fixed.run_id != plain.run_id
+    third = settings(tiny_data, tmp_path, "strategy=miles", trial=3)
+    drawn = third.strategy["tau"]
+    again = settings(tiny_data, tmp_path, "strategy=miles", f"strategy.tau={drawn}", trial=3)
+    assert (again.pinned, again.run_id) == ([], third.run_id)
+    default = settings(tiny_data, tmp_path, "strategy=miles", "strategy.tau=0.2", trial=3)
+    assert default.strategy["tau"] == 0.2
+    assert default.pinned == (["strategy.tau"] if drawn != 0.2 else [])
 
 
 def test_run_id_is_short_plain_and_in_the_folder(plain: Config) -> None:
@@ -251,30 +262,45 @@ def test_run_id_is_short_plain_and_in_the_folder(plain: Config) -> None:
         (("optimizer.lr=abc",), ("optimizer.lr='abc'", "valid number")),
         (("optimizer.lr=0",), ("optimizer.lr=0", "greater than 0")),
         (("optimizer.clip_norm=-1",), ("optimizer.clip_norm=-1",)),
-        (("optimizer.schedule=linear",), ("optimizer.schedule='linear'", "'cosine'")),
-        (("seed=-1",), ("seed=-1", "greater than or equal to 0")),
+        (("optimizer.lr=inf",), ("optimizer.lr=inf", "finite")),
+        (("optimizer.weight_decay=-1",), ("adam: Invalid weight_decay value: -1",)),
+        (("seed=-1",), ("seed=-1", "whole number from 0")),
         (("epochs=0",), ("epochs=0",)),
         (("batch_size=1.5",), ("batch_size=1.5", "integer")),
         (("trial=-2",), ("trial=-2",)),
+        (("trial=1.0",), ("trial=1.0",)),
+        (("trial='1'",), ("trial='1'",)),
+        (("trial=true",), ("trial=True",)),
+        (("seed=true",), ("seed=True",)),
+        (("seed=[0,1]",), ("seed=[0, 1]",)),
+        (("fusion.name=../x",), ("fusion.name='../x'",)),
+        (("strategy.name=/x",), ("strategy.name='/x'",)),
+        (("fusion.name=a/b",), ("fusion.name='a/b'",)),
+        (("dataset.name=null",), ("data set None is not prepared",)),
+        (("dataset=tiny", "strategy={tau: -1}"), ("miles: tau=-1",)),
+        (("dataset.strong=audio",), ("dataset.strong and dataset.weak are both audio",)),
+        (("dataset.num_classes=20",), ("dataset.num_classes=20", "3 classes")),
+        (("+pinned=[x]",), ("pinned",)),
+        (("+stacked=true",), ("stacked",)),
         (("trial=worst",), ("trial='worst'",)),
         (("budget.data_fraction=1.5",), ("budget.data_fraction=1.5",)),
         (("precision.amp=int8",), ("precision.amp='int8'",)),
-        (("dataset.task=regression",), ("dataset.task='regression'", "'multiclass'")),
+        (("dataset.task=regression",), ("dataset.task=regression", "multiclass")),
         (("dataset.strong=smell",), ("dataset.strong=smell", "(image, audio)")),
         (("strategy=unimodal",), ("strategy.modality",)),
-        (("strategy=gblend", "strategy.holdout=1"), ("gblend: holdout=1", "less than 1")),
+        (("strategy=gblend", "strategy.holdout=1"), ("gblend: holdout=1", "below 1")),
         (("strategy=mses", "strategy.patience=0"), ("mses: patience=0",)),
         (("strategy=ogm", "strategy.alpha=-1"), ("ogm: alpha=-1",)),
         (("strategy=ogm", "strategy.ends=2"), ("ogm: ends=2",)),
-        (("strategy=mslr_k", "strategy.rates=many"), ("mslr_k: rates='many'", "dict")),
-        (("strategy=mslr_k", "strategy.rates={image:-1,audio:1}"), ("rates.image=-1",)),
+        (("strategy=mslr_k", "strategy.rates=many"), ("mslr_k: rates='many'", "mapping")),
+        (("strategy=mslr_k", "strategy.rates={image:-1,audio:1}"), ("image", "must be above 0")),
         (("strategy=mslr_k", "strategy.rates={image:1}"), ("rates has no entry for audio",)),
         (("strategy=mslr_s", "strategy.s=1.5", "strategy.rates={image:1,audio:1}"), ("s=1.5",)),
         (("strategy=modality_dropout", "strategy.p=0.7"), ("modality_dropout: p=0.7",)),
         (("strategy=static_lr", "strategy.modality=smell"), ("modality='smell' is not one of",)),
-        (("+strategy.x=1",), ("miles: x=1", "unexpected keyword argument")),
+        (("+strategy.x=1",), ("miles: ", "unexpected keyword argument 'x'")),
         (("strategy._target_=nope.Nope",), ("_target_ 'nope.Nope' cannot be imported",)),
-        (("fusion._target_=nope.Nope",), ("fusion concat: cannot be imported",)),
+        (("fusion._target_=nope.Nope",), ("'nope.Nope' cannot be imported",)),
         (("runtime.device=warp",), ("runtime.device=warp cannot be used here",)),
         (("runtime.threads=0",), ("runtime.threads=0",)),
     ],
@@ -288,7 +314,7 @@ def test_a_wrong_value_is_one_clear_line(
     for key, value in paths.items():
         OmegaConf.update(composed, key, value)
     with pytest.raises(UserError) as error:
-        run(configuration.load(composed, overrides), "test")
+        run(composing.load(composed, overrides), "test")
     text = str(error.value)
     assert all(word in text for word in words), text
     assert "\n" not in text
@@ -338,7 +364,7 @@ def test_a_finished_run_is_skipped_without_torch(tiny_data: Path, tmp_path: Path
     composed = compose(*overrides)
     OmegaConf.update(composed, "runtime.data_dir", str(tiny_data))
     OmegaConf.update(composed, "runtime.runs_dir", str(tmp_path))
-    run(configuration.load(composed, overrides), "test")
+    run(composing.load(composed, overrides), "test")
     heavy = ["torch", "pandas", "scipy", "sklearn", "wandb", "matplotlib", "transformers"]
     code = (
         f"import runpy, sys; sys.modules.update(dict.fromkeys({heavy})); sys.path.insert(0, '.'); "

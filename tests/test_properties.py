@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import rows
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import FUSIONS, LR, build_fit, parameters, same_tensors, settings, strategy_overrides
+from support import (
+    FUSIONS,
+    LR,
+    SIZES,
+    build_fit,
+    parameters,
+    same_tensors,
+    settings,
+    strategy_overrides,
+)
 from torch import Tensor, nn
 
 from miles_repro import loop
 from miles_repro.config import build
+from miles_repro.context import Batch, Context
+from miles_repro.copies import Curve, held_out, learning_curve
 from miles_repro.errors import UserError
 from miles_repro.fusions.base import Fusion
 from miles_repro.fusions.concat import Concat
@@ -23,10 +36,9 @@ from miles_repro.fusions.film import FiLM
 from miles_repro.fusions.gated import Gated
 from miles_repro.fusions.sum import Sum
 from miles_repro.loop import Fit
-from miles_repro.model import Multimodal
 from miles_repro.run import run
-from miles_repro.strategies.base import Context
-from miles_repro.strategies.gblend import Curve, blend_weights
+from miles_repro.strategies import gblend
+from miles_repro.strategies.gblend import blend_weights
 from miles_repro.strategies.miles import Miles
 from miles_repro.strategies.mimo import mimo_loss
 from miles_repro.strategies.modality_dropout import ModalityDropout, dropped
@@ -35,17 +47,19 @@ from miles_repro.strategies.mslr_s import smoothed
 from miles_repro.strategies.ogm import OGM, coefficients, discrepancy_ratio
 from miles_repro.strategies.ogm_ge import OGMGE
 from miles_repro.strategies.random_lr import RandomLR
-from miles_repro.tasks import Multiclass
+from miles_repro.strategies.vanilla import Vanilla
 
 fractions = st.floats(0, 1)
 rates = st.floats(1e-6, 1.0)
 
 
 def context(*modalities: str) -> Context:
-    model = Multimodal(
-        {m: nn.Identity() for m in modalities}, Concat(dict.fromkeys(modalities, 3), 3), {}
-    )
-    return Context(model, Multiclass(3), LR, 10, cast(Any, None), torch.Generator())
+    return rows.context(Vanilla(), {m: nn.Identity() for m in modalities}, lr=LR)
+
+
+def whole_batch(fit: Fit, n: int) -> Batch:
+    x, y = fit.train.batch(torch.arange(n))
+    return Batch(x, y, torch.arange(n))
 
 
 def one_batch(fit: Fit) -> dict[str, Tensor]:
@@ -53,9 +67,9 @@ def one_batch(fit: Fit) -> dict[str, Tensor]:
     fit.ctx.epoch = 1
     fit.strategy.on_epoch_start(fit.ctx)
     fit.model.train()
-    x, y = fit.train.batch(torch.arange(len(fit.train)))
-    out = fit.model(x)
-    fit.strategy.backward(fit.ctx, fit.strategy.loss(fit.ctx, out, y), out, y)
+    batch = whole_batch(fit, len(fit.train))
+    out = fit.ctx.forward(batch)
+    fit.strategy.backward(fit.ctx, batch, out, fit.strategy.loss(fit.ctx, batch, out))
     return {
         f"{part}:{k}": p.grad.clone()
         for part, module in fit.model.parts().items()
@@ -69,10 +83,16 @@ def script_validation(
 ) -> None:
     """Make the loop see these validation scores; training itself is real."""
     left = iter(trace)
-    splits = iter(["train", "val"] * (len(trace) + 1))
+    values: dict[str, float] = {}
+    training = False
 
     def score(task: Any, logits: dict[str, Tensor], labels: Any) -> dict[str, dict[str, float]]:
-        values = next(left) if next(splits) == "val" else dict.fromkeys(logits, 0.5)
+        nonlocal values, training
+        if len(labels) == SIZES["train"]:
+            training = True
+            return {k: {"loss": 0.5, "metric": 0.5} for k in logits}
+        values = next(left) if training else values  # edited weights are validated once more
+        training = False
         return {k: {"loss": 0.5, "metric": 0.5, key: values[k]} for k in logits}
 
     monkeypatch.setattr(loop, "score", score)
@@ -350,11 +370,11 @@ def test_mses_ends_when_every_part_has_stopped(
 
 def test_mses_drops_the_loss_of_a_stopped_part(tiny_data: Path, tmp_path: Path) -> None:
     fit = build_fit(settings(tiny_data, tmp_path, "strategy=mses"))
-    x, y = fit.train.batch(torch.arange(8))
+    batch = whole_batch(fit, 8)
     fit.strategy.stopped = {"audio": 3}  # type: ignore[attr-defined]
-    out = fit.model(x)
-    loss = fit.strategy.loss(fit.ctx, out, y)
-    expected = fit.task.loss(out.fused, y) + fit.task.loss(out.unimodal["image"], y)
+    out = fit.ctx.forward(batch)
+    loss = fit.strategy.loss(fit.ctx, batch, out)
+    expected = fit.task.loss(out.fused, batch.y) + fit.task.loss(out.unimodal["image"], batch.y)
     assert torch.equal(loss, expected)
 
 
@@ -392,31 +412,32 @@ def test_gblend_rules_for_what_the_source_leaves_open() -> None:
 
 
 @pytest.mark.parametrize("mode", ["offline", "online"])
-def test_gblend_in_training(mode: str, tiny_data: Path, tmp_path: Path) -> None:
+def test_gblend_in_training(
+    mode: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values = {"strategy.mode": mode, "strategy.warmup": 2, "strategy.super_epoch": 1, "epochs": 4}
     values |= {"strategy.holdout": 0.2}
     fit = build_fit(settings(tiny_data, tmp_path, "strategy=gblend", **values))
     seen: list[int] = []
-    original = fit.copies.curve
 
     def curve(*args: Any) -> Any:
         before, generator = parameters(fit), torch.get_rng_state()
-        found = original(*args)
+        found = learning_curve(*args)
         assert same_tensors(parameters(fit), before)  # copies leave the model alone
         assert torch.equal(torch.get_rng_state(), generator)
         seen.append(fit.ctx.epoch)
         return found
 
-    fit.copies.curve = curve  # type: ignore[method-assign]
+    monkeypatch.setattr(gblend, "learning_curve", curve)
     rows = list(fit.epochs())
     for row in rows:
         assert set(row["strategy"]) == {"w_image", "w_audio", "w_fused"}
         assert all(w >= 0 for w in row["strategy"].values())
         assert sum(row["strategy"].values()) == pytest.approx(1)
     assert seen == ([1] * 3 if mode == "offline" else [1] * 3 + [3] * 3 + [4] * 3)
-    rows_used = set(fit.copies.rows.tolist())
-    trained, held = fit.copies._split(0.2)
-    assert len(held) == 5
+    rows_used = set(fit.ctx.rows.tolist())
+    trained, held = held_out(fit.ctx, 0.2)
+    assert len(held) == 6
     assert set(trained.tolist()).isdisjoint(held.tolist())
     assert rows_used == (set(range(26)) if mode == "offline" else set(trained.tolist()))
     assert fit.samples == 4 * len(rows_used)
@@ -425,7 +446,6 @@ def test_gblend_in_training(mode: str, tiny_data: Path, tmp_path: Path) -> None:
 def test_a_copy_trains_one_head_alone_on_the_rows_not_held_out(
     tiny_data: Path, tmp_path: Path
 ) -> None:
-    """The copy of the fused head equals a vanilla run on the same rows in the same order."""
     fit = build_fit(settings(tiny_data, tmp_path, "strategy=gblend"))
     touched: list[int] = []
     original = fit.train.batches
@@ -435,16 +455,30 @@ def test_a_copy_trains_one_head_alone_on_the_rows_not_held_out(
         return original(order, size)
 
     fit.train.batches = batches  # type: ignore[method-assign]
-    curve = fit.copies.curve(fit.model, "audio", 2, 0.2, "loss")
-    trained, held = (set(r.tolist()) for r in fit.copies._split(0.2))
+    trained, held = held_out(fit.ctx, 0.2)
+    curve = learning_curve(fit.ctx, "audio", 2, trained, held, "loss")
+    # Measured before and after, all of them; trained on twice, the held-out ones never.
     counts = {i: touched.count(i) for i in range(26)}
-    measured = set(sorted(trained)[: len(held)])
-    assert counts == {i: 2 * (i in held or i in measured) + 2 * (i in trained) for i in range(26)}
-    assert curve[2] < curve[0]
-    again = fit.copies.curve(fit.model, "audio", 2, 0.2, "loss")
-    assert again == curve
-    as_metric = fit.copies.curve(fit.model, "audio", 2, 0.2, "metric")
-    assert all(0 <= x <= 1 for x in as_metric)
+    assert counts == {i: 2 if i in held.tolist() else 4 for i in range(26)}
+    assert curve.train_end < curve.train_start
+    assert learning_curve(fit.ctx, "audio", 2, trained, held, "loss") == curve
+    as_metric = learning_curve(fit.ctx, "audio", 2, trained, held, "metric")
+    assert all(0 <= x <= 1 for x in dataclasses.astuple(as_metric))
+    on_val = learning_curve(fit.ctx, "audio", 2, trained, None, "loss")
+    assert (on_val.train_start, on_val.train_end) == (curve.train_start, curve.train_end)
+    assert on_val.val_end != curve.val_end
+
+
+def test_rows_are_held_out_by_group(tiny_data: Path, tmp_path: Path) -> None:
+    fit = build_fit(settings(tiny_data, tmp_path, "strategy=gblend"))
+    fit.train.groups = torch.arange(26) // 4
+    trained, held = held_out(fit.ctx, 0.2)
+    assert sorted([*trained.tolist(), *held.tolist()]) == list(range(26))
+    assert not set((trained // 4).tolist()) & set((held // 4).tolist())
+    assert 0.2 * 26 <= len(held) < 0.2 * 26 + 4
+    fit.train.groups = torch.zeros(26, dtype=torch.long)
+    with pytest.raises(ValueError, match="all training rows are of one group"):
+        held_out(fit.ctx, 0.2)
 
 
 # --- other losses -----------------------------------------------------------------------------
@@ -478,14 +512,17 @@ def test_dropout_zeroes_whole_features_while_training_only(tiny_data: Path, tmp_
     fit = build_fit(settings(tiny_data, tmp_path, *overrides))
     strategy = cast(ModalityDropout, fit.strategy)
     z = {m: torch.rand(200, d) + 1 for m, d in (("image", 5), ("audio", 3))}
-    found = strategy.features(fit.ctx, z)
+    found = strategy.features(fit.ctx, Batch({}, torch.zeros(200), torch.arange(200)), z)
     rows = {m: (f == 0).all(1) for m, f in found.items()}
     for m, f in found.items():
         assert torch.equal(f[~rows[m]], z[m][~rows[m]])
         assert 0.25 < float(rows[m].float().mean()) < 0.55
     assert not (rows["image"] & rows["audio"]).any()
-    x, _ = fit.val.batch(torch.arange(5))
-    assert torch.equal(fit.model.eval()(x).fused, fit.model(x).fused)
+    batch = whole_batch(fit, 20)
+    training = [fit.ctx.forward(batch).features["audio"] for _ in range(2)]
+    assert all((z == 0).all(1).any() for z in training)
+    assert not torch.equal(*training)
+    assert not any((z == 0).all(1).any() for z in fit.ctx.observe("val").features.values())
 
 
 def test_dropout_beyond_one_modality_a_sample_is_refused(tiny_data: Path, tmp_path: Path) -> None:

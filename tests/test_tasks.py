@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 from torch import Tensor
 
 from miles_repro.model import Output
-from miles_repro.strategies.base import joint_weights, weighted_loss
+from miles_repro.strategy import joint_weights, weighted_loss
 from miles_repro.tasks import Multiclass, Multilabel, build_task, positives_confidence
 
 GENERATOR = torch.Generator().manual_seed(0)
