@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from miles_repro.data.checks import check_parts, check_values
 from miles_repro.errors import UserError
 
 SCHEMA = 1
@@ -182,8 +183,14 @@ def _check_arrays(folder: Path, manifest: Mapping[str, Any]) -> None:
         array = np.load(path, mmap_mode="r")
         if array.shape != (rows, *entry["shape"]) or array.dtype != np.dtype(entry["dtype"]):
             raise _damaged(path, f"holds {array.dtype} {array.shape}, not what the manifest says")
+        check_values(path, array)
     path = folder / "labels.npy"
     labels = np.load(path)
+    check_values(path, labels)
+    if manifest["task"] == "regression":
+        if labels.shape != (rows,) or labels.dtype != np.float32:
+            raise _damaged(path, f"holds {labels.dtype} {labels.shape}, not a number a row")
+        return
     multilabel = manifest["task"] == "multilabel"
     if labels.shape != ((rows, classes) if multilabel else (rows,)):
         raise _damaged(path, f"has shape {labels.shape} for {rows:,} rows and {classes} classes")
@@ -204,6 +211,10 @@ def _check_splits(folder: Path, manifest: Mapping[str, Any]) -> None:
                 raise _damaged(path, f"uses a row twice in scheme {scheme}")
             if len(together) and not 0 <= together.min() <= together.max() < manifest["rows"]:
                 raise _damaged(path, f"names a row that does not exist in scheme {scheme}")
+            if "table" in manifest["parameters"]:  # published sets may lack what they lack
+                labels = np.load(folder / "labels.npy")
+                classes = tuple(manifest["classes"])
+                check_parts(path, labels, classes, dict(zip(PARTS, parts, strict=True)))
 
 
 def _damaged(path: Path, how: str) -> UserError:

@@ -193,6 +193,10 @@ class Preparation:
         """A written array, memory-mapped for reading."""
         return np.load(self.partial / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
+    def order(self, modalities: Sequence[str]) -> None:
+        """The order of the modalities, where it is not that of their writing."""
+        self._modalities.sort(key=list(modalities).index)
+
     def split(self, scheme: str, **parts: NDArray[np.integer]) -> None:
         """Declare a scheme's ``train``, ``val`` and ``test`` rows, in the order to be kept."""
         if set(parts) != set(PARTS):
