@@ -113,7 +113,8 @@ def _train(
     device = usable_device(config.runtime.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    data = PreparedData(config.runtime.data_dir / config.dataset.name, config.dataset.scheme, used)
+    folder = config.runtime.data_dir / config.dataset.name
+    data = PreparedData(folder, config.dataset.scheme, used, config.seed)
     part = cache(
         partial(
             data.part,

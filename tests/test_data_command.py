@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import shutil
@@ -122,9 +123,9 @@ def test_force_forgets_an_interrupted_start(toy: Path) -> None:
         (["dataset=nope"], "unknown data set 'nope': one of idle, toy"),
         (["dataset=idle"], "names no preparer"),
         (["dataset=toy", "raws=x"], "toy has no option 'raws': it has rows, val_split, grey"),
-        (["dataset=toy", "rows=many"], "rows=many: invalid literal for int"),
-        (["dataset=toy", "workers=x"], "workers=x: invalid literal for int"),
-        (["dataset=toy", "grey=1"], "grey=1: true or false is expected"),
+        (["dataset=toy", "rows=many"], "rows='many': input should be a valid integer"),
+        (["dataset=toy", "workers=x"], "workers='x': input should be a valid integer"),
+        (["dataset=toy", "grey=2"], "grey='2': input should be a valid boolean"),
         (["dataset=toy", "raw=/nowhere"], "raw=/nowhere is not a folder"),
         (["dataset=toy", "--forse"], "'--forse' is not understood"),
         (["dataset=toy", "--verify"], "holds no prepared data"),
@@ -143,6 +144,7 @@ def test_a_mistake_is_one_line_and_status_2(
 def test_an_interruption_says_how_to_go_on(
     toy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    @functools.wraps(prepare_toy)
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support import prepare_tiny
 
 from miles_repro.data import reader
-from miles_repro.data.manifest import sha256_of
+from miles_repro.data.manifest import fingerprint, sha256_of
 from miles_repro.data.reader import Part, PreparedData
 from miles_repro.errors import UserError
 
@@ -93,7 +93,7 @@ def test_a_batch_is_the_normalised_rows(resident_mb: int) -> None:
 
 def test_large_sets_stay_memory_mapped(mapped_arrays: dict[str, Any]) -> None:
     part = Part(mapped_arrays, LABELS, ROWS, STATS, CPU, 0)
-    assert all(isinstance(a, np.memmap) for a in part._arrays.values())
+    assert not any(isinstance(a, np.ndarray | torch.Tensor) for a in part._stored.values())
 
 
 def test_the_next_batch_is_read_while_one_is_used(mapped_arrays: dict[str, Any]) -> None:
@@ -175,6 +175,7 @@ def rewrite_manifest(folder: Path, name: str) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     path = folder / name
     manifest["files"][name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+    manifest["fingerprint"] = fingerprint(manifest["version"], manifest["files"])
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -201,7 +202,7 @@ def test_a_changed_file_is_named(name: str, folder: Path) -> None:
 
 
 def test_unknown_scheme_and_modality(folder: Path) -> None:
-    assert "no split scheme 'other'; it has main" in refusal(folder, scheme="other")
+    assert "no split scheme 'other'; it has main and rotate" in refusal(folder, scheme="other")
     text = refusal(folder, modalities=("image", "smell", "taste"))
     assert "no modality smell, taste in this prepared set" in text
 

@@ -2,8 +2,9 @@
 
 No registry: ``conf/dataset/<name>.yaml`` names the module (``preparer: miles_repro.data.smnist``),
 which holds ``prepare(raw, out, *, workers=None, **options)`` and ``VERSION``. The options are the
-keyword arguments of that function. The default of an option that can move a number stands in the
-yaml (``preparation``), that of any other in the function; the default gives the type.
+keyword arguments of that function, typed by their annotations. The default of an option that can
+move a number stands in the yaml (``preparation``), that of any other in the function. With
+``table=`` the preparer is ``miles_repro.data.table``, and the yaml is written afterwards.
 """
 
 from __future__ import annotations
@@ -11,29 +12,38 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
-from miles_repro.data.manifest import read_manifest, verify
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from miles_repro.data.manifest import read_manifest, sha256_of, verify
 from miles_repro.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "dataset"
+TABLE = "miles_repro.data.table"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 USAGE = """\
 python scripts/prepare_data.py dataset=<name> [raw=<folder>] [out=<data folder>] [option=value ...]
                                [--verify] [--force]
+python scripts/prepare_data.py dataset=<new name> table=<csv or parquet> [arrays=<folder>]
+                               [conf_dir=<folder>] [option=value ...]
 
 Reads a data set's raw files once and writes the prepared folder <out>/<name> that training reads.
 An interrupted command goes on where it stopped when it is run again.
 
-  dataset   one of: {names}
+  dataset   one of: {names}; or a name of your own with table=
   raw       folder of the raw files, as docs/data.md describes it for each data set
   out       data folder (default: $MILES_DATA, else data)
   workers   processes (default: all cores)
-  --verify  check counts, shapes and hashes of the prepared folder; writes nothing
+  conf_dir  folder for dataset/<new name>.yaml, which Hydra then needs in hydra.searchpath
+            (default: conf)
+  --verify  check counts, shapes, values and hashes of the prepared folder; writes nothing
   --force   prepare again even if the folder is there (also throws away an interrupted start)
 
 Options by data set:
@@ -70,14 +80,45 @@ def _run(arguments: Sequence[str]) -> int:
         manifest = verify(data / name)
         print(f"{data / name} is intact: {_summary(manifest)}")
         return 0
-    manifest, fresh = prepare_dataset(name, raw, data, given, force="--force" in flags)
+    conf_dir = Path(given.pop("conf_dir")) if given.get("conf_dir") else None
+    if "table" not in given:
+        if conf_dir is not None:
+            raise UserError("conf_dir= goes with table=")
+    else:
+        _check_new(name, conf_dir)
+    force = "--force" in flags
+    manifest, fresh = prepare_dataset(name, raw, data, given, force)
     state = "prepared" if fresh else "is already prepared (--force prepares it again)"
     print(f"{data / name} {state}: {_summary(manifest)}")
     for reason, n in Counter(entry["reason"] for entry in manifest["report"]["skipped"]).items():
         print(f"  left out, {reason}: {n:,} (listed in {data / name / 'manifest.json'})")
     for note in manifest["report"]["notes"]:
         print(f"  {note}")
+    if "table" in given:
+        _introduce(name, manifest, conf_dir, force)
     return 0
+
+
+def _check_new(name: str, conf_dir: Path | None) -> None:
+    """Raises UserError where a user's own data set cannot have this name or configuration."""
+    if conf_dir is not None and conf_dir.exists() and not conf_dir.is_dir():
+        raise UserError(f"conf_dir={conf_dir} is not a folder")
+    if not NAME.fullmatch(name):
+        raise UserError(f"dataset={name}: letters, digits, _ and - only, 64 at most")
+    path = CONF / f"{name}.yaml"
+    if path.is_file() and _configuration(name).get("preparer") != TABLE:
+        raise UserError(f"dataset={name} is the name of another data set ({path}): choose one")
+
+
+def _introduce(name: str, manifest: Mapping[str, Any], conf_dir: Path | None, force: bool) -> None:
+    """Write the configuration of a user's own data set; say what to do next."""
+    from miles_repro.data import recipe
+
+    folder = CONF if conf_dir is None else conf_dir / "dataset"
+    path, written = recipe.write(name, manifest, folder, force)
+    print(f"{path} {'written' if written else 'kept as it was'}; next:")
+    for command in recipe.next_commands(name, manifest, conf_dir):
+        print(f"  {command}")
 
 
 def prepare_dataset(
@@ -99,18 +140,20 @@ def prepare_dataset(
     Raises:
         UserError: unknown data set or option, or prepared before with another version or option.
     """
-    module = preparer_of(name)
-    typed = _typed_options(name, _defaults(name, module), options or {})
+    own = "table" in (options or {})
+    module = importlib.import_module(TABLE) if own else preparer_of(name)
+    written = {} if own else _written_defaults(name)
+    typed = _typed_options(name, module, written, options or {})
     out = data / name
     if force:
         _forget_partial(out)
     elif (out / "manifest.json").exists():
         manifest = read_manifest(out)
-        _must_agree(out, module, manifest, typed)
+        _must_agree(out, module, manifest, {key: typed[key] for key in options or {}})
         return manifest, False
     if raw is not None and not raw.is_dir():
         raise UserError(f"raw={raw} is not a folder")
-    return module.prepare(raw, out, **{**_written_defaults(name), **typed}), True
+    return module.prepare(raw, out, **typed), True
 
 
 def dataset_names() -> list[str]:
@@ -139,33 +182,32 @@ def _written_defaults(name: str) -> dict[str, Any]:
     return _configuration(name).get("preparation") or {}
 
 
-def _defaults(name: str, module: ModuleType) -> dict[str, Any]:
-    """Every option of a data set's preparation with its default."""
-    parameters = inspect.signature(module.prepare).parameters
-    own = {key: p.default for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-    return own | _written_defaults(name)
+def options_of(module: ModuleType) -> type[BaseModel]:
+    """The typed options of a preparer: the keyword arguments of its ``prepare``."""
+    hints = get_type_hints(module.prepare)
+    fields: dict[str, Any] = {
+        key: (hints[key], ... if p.default is p.empty else p.default)
+        for key, p in inspect.signature(module.prepare).parameters.items()
+        if p.kind is p.KEYWORD_ONLY
+    }
+    return create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
 
 
 def _typed_options(
-    name: str, defaults: Mapping[str, Any], given: Mapping[str, str]
+    name: str, module: ModuleType, written: Mapping[str, Any], given: Mapping[str, str]
 ) -> dict[str, Any]:
-    typed: dict[str, Any] = {}
-    for key, text in given.items():
-        if key not in defaults:
-            raise UserError(f"{name} has no option {key!r}: it has {', '.join(defaults)}")
-        try:
-            typed[key] = _read(text, int if key == "workers" else type(defaults[key]))
-        except ValueError as error:
-            raise UserError(f"{key}={text}: {error}") from None
-    return typed
+    """Every option with its value, of its type."""
+    model = options_of(module)
+    for key in given:
+        if key not in model.model_fields:
+            known = ", ".join(k for k in model.model_fields if k != "workers")
+            raise UserError(f"{name} has no option {key!r}: it has {known}")
+    try:
+        return dict(model.model_validate({**written, **given}))
+    except ValidationError as error:
+        from miles_repro.config import explain
 
-
-def _read(text: str, kind: type) -> Any:
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError("true or false is expected")
-        return text.lower() == "true"
-    return text if kind is type(None) else kind(text)
+        raise UserError(explain(error)) from None
 
 
 def _must_agree(
@@ -183,6 +225,9 @@ def _must_agree(
                 f"{out} was prepared with {key}={recorded}: add --force to prepare it again "
                 f"with {key}={value}, or choose another folder with out=..."
             )
+    for path, digest in manifest["parameters"].get("sources", {}).items():
+        if Path(path).is_file() and sha256_of(Path(path)) != digest:
+            raise UserError(f"{path} has changed since {out} was prepared: add --force")
 
 
 def _forget_partial(out: Path) -> None:
@@ -201,10 +246,13 @@ def _summary(manifest: Mapping[str, Any]) -> str:
 
 def _all_options() -> str:
     lines = []
-    for name in dataset_names():
-        module = preparer_of(name)
-        lines.append(f"  {name}: {(inspect.getdoc(module.prepare) or '').splitlines()[0]}")
-        for key, default in _defaults(name, module).items():
+    for name in [*dataset_names(), ""]:
+        module = preparer_of(name) if name else importlib.import_module(TABLE)
+        written = _written_defaults(name) if name else {}
+        title = name or "<your own>"
+        lines.append(f"  {title}: {(inspect.getdoc(module.prepare) or '').splitlines()[0]}")
+        for key, field in options_of(module).model_fields.items():
             if key != "workers":
+                default = written.get(key, "" if field.is_required() else field.default)
                 lines.append(f"      {key}={default}")
     return "\n".join(lines)

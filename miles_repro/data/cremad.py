@@ -38,7 +38,7 @@ from miles_repro.data.splits import shuffled
 from miles_repro.data.writer import Card, Preparation, Refuse, Skip
 from miles_repro.errors import UserError
 
-VERSION = 1
+VERSION = 2
 FIRST_S = 0.5
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, std of RGB in [0, 1]
 ORDER_SEED = 0
@@ -127,6 +127,8 @@ def prepare(
         clips = [clips[i] for i in kept]
         prep.write("labels", np.array([clip.label for clip in clips], dtype=np.int64))
         _split(prep, clips)
+        actors = np.array([int(clip.name.split("_")[0]) for clip in clips])
+        prep.group("actor", actors)
         mean, std = (255 * np.array(v).reshape(3, 1, 1) for v in IMAGENET)
         prep.normalise("video", constants=(mean, std))
         prep.normalise("audio", axes=(0, 1, 2))

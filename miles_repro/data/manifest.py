@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from miles_repro.data.checks import check_parts, check_values
 from miles_repro.errors import UserError
 
 SCHEMA = 1
 PARTS = ("train", "val", "test")
+ROTATE = "rotate"
+"""The split scheme every prepared set has beside its own: seed k also rotates who is held out."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Card:
 
     name: str
     version: int  # raise it whenever the preparer would write other bytes from the same raw data
-    task: str  # multiclass | multilabel
+    task: str  # multiclass | multilabel | binary | regression
     classes: tuple[str, ...]
     source: str
     licence: str
@@ -62,6 +65,8 @@ def build_manifest(
     labels: NDArray[Any],
     schemes: Mapping[str, Mapping[str, NDArray[np.int64]]],
     report: Mapping[str, Any],
+    normalise: Mapping[str, Any],
+    groups: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The manifest of the arrays, ``splits.npz`` and ``stats.npz`` that lie in ``folder``."""
     for name, array in modalities.items():
@@ -77,6 +82,7 @@ def build_manifest(
         for scheme, parts in schemes.items()
     }
     arrays = [f"{name}.npy" for name in ("labels", *modalities)]
+    arrays += ["groups.npy"] if groups else []
     files = file_table(folder, [*arrays, "splits.npz", "stats.npz"])
     return {
         "schema": SCHEMA,
@@ -93,13 +99,23 @@ def build_manifest(
         "classes": list(card.classes),
         "rows": len(labels),
         "schemes": counted,
+        "normalise": dict(normalise),
+        "groups": groups,
         "files": files,
         "report": dict(report),
         "fingerprint": fingerprint(card.version, files),
     }
 
 
+def part_sizes(manifest: Mapping[str, Any], scheme: str) -> dict[str, int]:
+    """Rows of each part under a scheme; of ``rotate`` those of the scheme that it rotates."""
+    fixed = next(iter(manifest["schemes"])) if scheme == ROTATE else scheme
+    return {part: int(manifest["schemes"][fixed][part]) for part in PARTS}
+
+
 def _class_counts(labels: NDArray[Any], classes: int) -> list[int]:
+    if labels.dtype.kind == "f":  # regression has no classes
+        return []
     if labels.ndim == 2:  # multilabel: how often each label is set
         return [int(n) for n in labels.sum(axis=0, dtype=np.int64)]
     return np.bincount(labels, minlength=classes).tolist()
@@ -151,7 +167,12 @@ def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
     for name, entry in recorded.items():
         if found[name]["sha256"] != entry["sha256"]:
             raise _damaged(folder / name, "has another sha256 than the manifest says")
-    if fingerprint(manifest["version"], recorded) != manifest["fingerprint"]:
+    check_fingerprint(folder, manifest)
+
+
+def check_fingerprint(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raises UserError where the fingerprint, part of every run id, is not that of the files."""
+    if fingerprint(manifest["version"], manifest["files"]) != manifest["fingerprint"]:
         raise _damaged(folder / "manifest.json", "has a fingerprint that does not fit its files")
 
 
@@ -162,8 +183,14 @@ def _check_arrays(folder: Path, manifest: Mapping[str, Any]) -> None:
         array = np.load(path, mmap_mode="r")
         if array.shape != (rows, *entry["shape"]) or array.dtype != np.dtype(entry["dtype"]):
             raise _damaged(path, f"holds {array.dtype} {array.shape}, not what the manifest says")
+        check_values(path, array)
     path = folder / "labels.npy"
     labels = np.load(path)
+    check_values(path, labels)
+    if manifest["task"] == "regression":
+        if labels.shape != (rows,) or labels.dtype != np.float32:
+            raise _damaged(path, f"holds {labels.dtype} {labels.shape}, not a number a row")
+        return
     multilabel = manifest["task"] == "multilabel"
     if labels.shape != ((rows, classes) if multilabel else (rows,)):
         raise _damaged(path, f"has shape {labels.shape} for {rows:,} rows and {classes} classes")
@@ -184,6 +211,10 @@ def _check_splits(folder: Path, manifest: Mapping[str, Any]) -> None:
                 raise _damaged(path, f"uses a row twice in scheme {scheme}")
             if len(together) and not 0 <= together.min() <= together.max() < manifest["rows"]:
                 raise _damaged(path, f"names a row that does not exist in scheme {scheme}")
+            if "table" in manifest["parameters"]:  # published sets may lack what they lack
+                labels = np.load(folder / "labels.npy")
+                classes = tuple(manifest["classes"])
+                check_parts(path, labels, classes, dict(zip(PARTS, parts, strict=True)))
 
 
 def _damaged(path: Path, how: str) -> UserError:

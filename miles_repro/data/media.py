@@ -14,6 +14,8 @@ from miles_repro.errors import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# what photographs come in; others (EPS) would have Pillow call an interpreter
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 _UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # written by encoders that could not seek back to the header
 _LFS = b"version https://git-lfs"
 
@@ -39,7 +41,7 @@ def read_wav(path: Path, rate: int) -> NDArray[np.float32]:
     """
     import soundfile
 
-    _check_bytes(path)
+    check_file(path)
     missing = _missing_bytes(path)
     if missing:
         raise BadFile(path, f"truncated: {missing:,} bytes of audio are missing")
@@ -49,6 +51,8 @@ def read_wav(path: Path, rate: int) -> NDArray[np.float32]:
         raise BadFile(path, f"not readable as audio ({error})") from None
     if not len(samples):
         raise BadFile(path, "holds no audio sample")
+    if not np.isfinite(samples).all():
+        raise BadFile(path, "holds samples that are NaN or infinite")
     mono = samples.mean(axis=1)
     if found != rate:
         from scipy.signal import resample_poly
@@ -64,9 +68,9 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
         BadFile: missing, empty, damaged, or no picture.
     """
     Image = _pillow()
-    _check_bytes(path)
+    check_file(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return square(image, size)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadFile(path, f"not readable as a picture ({error})") from None
@@ -79,9 +83,9 @@ def image_mode(path: Path) -> str:
         BadFile: missing, empty, or no picture.
     """
     Image = _pillow()
-    _check_bytes(path)
+    check_file(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return str(image.mode)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadFile(path, f"not readable as a picture ({error})") from None
@@ -111,7 +115,7 @@ def read_video_frame(path: Path, size: int, second: float | None) -> NDArray[np.
         import av
     except ImportError:
         raise need("av") from None
-    _check_bytes(path)
+    check_file(path)
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -146,7 +150,10 @@ def _pillow() -> Any:
     return Image
 
 
-def _check_bytes(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raises BadFile unless this is an ordinary file with content (not a pipe, not a pointer)."""
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise BadFile(path, "is not an ordinary file")
     try:
         with path.open("rb") as file:
             head = file.read(len(_LFS))

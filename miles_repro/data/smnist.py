@@ -14,7 +14,7 @@ from miles_repro.data.splits import Rows, grouped_split, stratified_split
 from miles_repro.data.writer import Card, Preparation
 from miles_repro.errors import UserError
 
-VERSION = 1
+VERSION = 2
 ORIGINAL = (60_000, 10_000)  # rows of the original database
 PAPER = {"train": 8_000, "val": 2_000, "test": 2_000}
 SIX_FILES = (
@@ -138,6 +138,11 @@ def prepare(
         prep.write("image", digits.image[used])
         prep.write("audio", _resized(digits.audio[used], size, resize))
         prep.write("labels", digits.labels[used])
+        if digits.speakers is None:
+            prep.group("recording", same_audio[used])
+        else:
+            names, of_row = np.unique(digits.speakers[used], return_inverse=True)
+            prep.group("speaker", of_row, names.tolist())
         prep.normalise("image", axes=(1, 2))
         prep.normalise("audio", axes=(1, 2))
         return prep.finish()

@@ -72,6 +72,7 @@ def build(
         pool=int(ends[1]),
     )
     if disjoint:
+        digits.speakers = np.array([clips[at].speaker for at in np.concatenate(sounds)])
         digits.schemes["speaker"] = {
             part: np.arange(end - len(rows), end)
             for (part, rows), end in zip(chosen.items(), ends.tolist(), strict=True)

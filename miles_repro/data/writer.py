@@ -12,6 +12,7 @@ A preparer is one module with a function ``prepare(raw, out, **options)`` that d
         kept = prep.fill(items, worker, {"image": ((3, 224, 224), "uint8")})
         prep.write("labels", labels[kept])            # small arrays are written at once
         prep.split("actor", train=rows, val=rows, test=rows)
+        prep.group("actor", numbers, names)           # whose rows change sides together
         prep.normalise("image", axes=(1, 2))          # mean and std per channel, training rows
         prep.note("anything a reader of the manifest should know")
         return prep.finish()
@@ -23,20 +24,19 @@ inputs, and ends with the same bytes.
 
 from __future__ import annotations
 
-import errno
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeGuard, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import ArrayLike, NDArray
 
+from miles_repro.data.disk import put_in_place, save_npz, writable
 from miles_repro.data.filling import (
     Layout,
     Refuse,
@@ -57,9 +57,6 @@ __all__ = ["Card", "Preparation", "Refuse", "Skip"]
 
 Item = TypeVar("Item")
 
-# None: numpy.save on a full disk raises an OSError without a number
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, None}
-
 
 class Preparation:
     """Writes one prepared folder; see the module's docstring for the way to use it.
@@ -78,6 +75,7 @@ class Preparation:
         self._stand_in = False
         self._modalities: list[str] = []
         self._schemes: dict[str, dict[str, NDArray[np.int64]]] = {}
+        self._groups: dict[str, Any] | None = None
         self._normalised: dict[str, tuple[int, ...] | tuple[ArrayLike, ArrayLike]] = {}
 
     def __enter__(self) -> Self:
@@ -195,11 +193,27 @@ class Preparation:
         """A written array, memory-mapped for reading."""
         return np.load(self.partial / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
+    def order(self, modalities: Sequence[str]) -> None:
+        """The order of the modalities, where it is not that of their writing."""
+        self._modalities.sort(key=list(modalities).index)
+
     def split(self, scheme: str, **parts: NDArray[np.integer]) -> None:
         """Declare a scheme's ``train``, ``val`` and ``test`` rows, in the order to be kept."""
         if set(parts) != set(PARTS):
             raise ValueError(f"a scheme has {PARTS}, not {tuple(parts)}")
         self._schemes[scheme] = {part: np.asarray(parts[part], dtype=np.int64) for part in PARTS}
+
+    def group(self, name: str, of_row: NDArray[np.integer], names: Sequence[str] = ()) -> None:
+        """Say which rows belong together (speaker, actor, recording): they change sides together.
+
+        Args:
+            name: what a group is.
+            of_row: its number for every row, (N,).
+            names: of the groups, by number, where a reader of the manifest would want them.
+        """
+        with self.disk():
+            np.save(self.partial / "groups.npy", np.asarray(of_row, dtype=np.int64))
+        self._groups = {"name": name, "names": list(names), "count": len(np.unique(of_row))}
 
     def normalise(
         self,
@@ -225,7 +239,7 @@ class Preparation:
         """
         self.check()
         with self.disk():
-            _save_npz(
+            save_npz(
                 self.partial / "splits.npz",
                 {
                     f"{s}.{p}": rows
@@ -233,7 +247,7 @@ class Preparation:
                     for p, rows in parts.items()
                 },
             )
-            _save_npz(self.partial / "stats.npz", self._statistics())
+            save_npz(self.partial / "stats.npz", self._statistics())
             manifest = build_manifest(
                 self.partial,
                 self.card,
@@ -245,6 +259,11 @@ class Preparation:
                     "notes": self._notes,
                     "stand_in": self._stand_in,
                 },
+                {
+                    m: list(how) if _are_axes(how) else "constants"
+                    for m, how in self._normalised.items()
+                },
+                self._groups,
             )
             wanted = {*manifest["files"], "manifest.json"}
             text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
@@ -252,18 +271,17 @@ class Preparation:
             for path in self.partial.iterdir():
                 if path.name not in wanted:
                     path.unlink()
-            _replace(self.partial, self.out)
+            put_in_place(self.partial, self.out)
         return manifest
 
     def _statistics(self) -> dict[str, NDArray[np.float32]]:
         stats: dict[str, NDArray[np.float32]] = {}
         for scheme, parts in self._schemes.items():
             for modality, how in self._normalised.items():
-                if how and not isinstance(how[0], int):
-                    mean, std = (np.asarray(value, dtype=np.float32) for value in how)
+                if _are_axes(how):
+                    mean, std = mean_and_std(self.array(modality), parts["train"], how)
                 else:
-                    axes = tuple(int(axis) for axis in how)  # type: ignore[arg-type]
-                    mean, std = mean_and_std(self.array(modality), parts["train"], axes)
+                    mean, std = (np.asarray(value, dtype=np.float32) for value in how)
                 stats[f"{scheme}.{modality}.mean"] = mean
                 stats[f"{scheme}.{modality}.std"] = std
         return stats
@@ -272,29 +290,10 @@ class Preparation:
         if name != "labels" and name not in self._modalities:
             self._modalities.append(name)
 
-    @contextmanager
-    def disk(self) -> Iterator[None]:
+    def disk(self) -> AbstractContextManager[None]:
         """Turn a full or forbidden disk into a UserError."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in UNWRITABLE:
-                raise
-            raise UserError(
-                f"cannot write {self.partial}: {error.strerror or error}: free space or choose "
-                f"another folder (out=...); what is done so far is kept"
-            ) from None
+        return writable(self.partial)
 
 
-def _save_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    # numpy dates every member 1980-01-01, so equal arrays give equal bytes
-    np.savez(path, allow_pickle=False, **arrays)
-
-
-def _replace(new: Path, old: Path) -> None:
-    aside = old.with_name(old.name + ".old")
-    shutil.rmtree(aside, ignore_errors=True)
-    if old.exists():
-        old.rename(aside)
-    new.rename(old)
-    shutil.rmtree(aside, ignore_errors=True)
+def _are_axes(how: tuple[Any, ...]) -> TypeGuard[tuple[int, ...]]:
+    return all(isinstance(axis, int) for axis in how)
