@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from miles_repro.data.prepared import Part
+from miles_repro.miles import conditional_utilization, utilization_gap
 from miles_repro.model import Multimodal
 from miles_repro.seeding import derive
-from miles_repro.strategies.miles import conditional_utilization, utilization_gap
 from miles_repro.tasks import Score, Task
 
 NOISE_LEVELS = (0.5, 1.0, 2.0)

@@ -14,15 +14,11 @@ from torch import nn
 
 from miles_repro import MILES
 from miles_repro.fusions.concat import Concat
+from miles_repro.miles import conditional_utilization, lr_factors, utilization_gap
 from miles_repro.model import Multimodal, Output
 from miles_repro.strategies.base import Context, Strategy, joint_weights, weighted_loss
 from miles_repro.strategies.gblend import Curve, blend_weights
-from miles_repro.strategies.miles import (
-    Miles,
-    conditional_utilization,
-    lr_factors,
-    utilization_gap,
-)
+from miles_repro.strategies.miles import Miles
 from miles_repro.strategies.mimo import mimo_loss
 from miles_repro.strategies.modality_dropout import dropped
 from miles_repro.strategies.mslr_d import MSLRDynamic, progress_ratio

@@ -15,13 +15,13 @@ from support import LR, build_fit, saved, settings
 
 from miles_repro import loop
 from miles_repro.errors import UserError
-from miles_repro.run import run
-from miles_repro.strategies.miles import (
+from miles_repro.miles import (
     conditional_utilization,
     dominant,
     lr_factors,
     utilization_gap,
 )
+from miles_repro.run import run
 
 NAN = math.nan
 
