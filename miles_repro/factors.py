@@ -64,14 +64,14 @@ class RateFactors:
         """Names without parameters in the optimizer; ValueError where a group mixes names."""
         present = set()
         for i, group in enumerate(self._chain[-1].param_groups):
-            names = {self._name_of.get(p) for p in group["params"]}
+            names = dict.fromkeys(self._name_of.get(p) for p in group["params"])
             if len(names) > 1:
                 name = next(n for n in names if n is not None)
                 raise ValueError(
                     f"parameter group {i} mixes {name} with other parameters: give each modality "
                     "parameter groups of its own"
                 )
-            present |= names
+            present |= set(names)
         return set(self.factors) - present
 
     def rates(self) -> list[float]:
@@ -168,6 +168,7 @@ def _wrap_step(optimizer: Optimizer) -> None:
         function = bound.__func__
     else:  # an ordinary function that another scheduler put there
 
+        @functools.wraps(bound)
         def function(_: Optimizer, *args: Any, **kwargs: Any) -> Any:
             return bound(*args, **kwargs)
 
