@@ -15,14 +15,10 @@ may be stopped and started again at any time, and started twice. Hydra overrides
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any numerical library starts its threads
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without an installation
 
 from miles_repro.errors import UserError
 
@@ -218,6 +214,3 @@ def send(records: list[dict], paths: list[Path], to_wandb: str) -> None:
 
 
 COMMANDS = {"plan": plan, "run": run, "status": status, "tables": tables}
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any numerical library starts its threads
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to the handler below, which prints one line
 os.environ.setdefault("MILES_SWEEP", f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
 
@@ -17,14 +16,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from miles_repro import sweep
 from miles_repro.errors import UserError
+from miles_repro.places import CONF
 
 OmegaConf.register_new_resolver(
     "workers", lambda threads: max(1, sweep.available_cores() // threads), replace=True
 )
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(composed: DictConfig) -> str:
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def job(composed: DictConfig) -> str:
     return sweep.job(composed)
 
 
@@ -34,17 +34,22 @@ def first_lines(error: Exception) -> str:
     return " ".join(text.split())
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Exit status: 0 all done, 2 a mistake or a failure, 3 runs left to others, 130 interrupted."""
     try:
-        main()
+        job()
     except (HydraException, OmegaConfBaseException, UserError) as e:
         print(f"error: {first_lines(e)}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except Exception as e:  # the launcher's own: a job keeps its errors to itself
         if not sweep.break_off(f"{type(e).__name__}: {first_lines(e)}"):
             raise
     except KeyboardInterrupt:
         sweep.break_off("interrupted")
         print("interrupted: the same command continues where this stopped", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(2 if sweep.failures else 3 if sweep.elsewhere else 0)
+        return 130
+    return 2 if sweep.failures else 3 if sweep.elsewhere else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -18,10 +18,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from miles_repro import places
 from miles_repro.data.manifest import read_manifest, verify
 from miles_repro.errors import UserError
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "dataset"
+CONF = places.CONF / "dataset"
 USAGE = """\
 python scripts/prepare_data.py dataset=<name> [raw=<folder>] [out=<data folder>] [option=value ...]
                                [--verify] [--force]

@@ -18,9 +18,9 @@ from typing import Any
 from miles_repro import config as configuration
 from miles_repro import trials
 from miles_repro.errors import UserError
+from miles_repro.places import CONF
 from miles_repro.records import read_summary
 
-ROOT = Path(__file__).resolve().parents[2]
 PAPER_ROWS = (
     "vanilla", "mslr_k", "mslr_s", "mslr_d", "ogm", "ogm_ge", "mses", "gblend", "miles",
 )  # fmt: skip
@@ -216,7 +216,7 @@ def compose(overrides: list[str]) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra_compose("config", [o for o in overrides if not _is_launching(o)])
     except (HydraException, OmegaConfBaseException) as e:
         raise UserError(" ".join(str(e).split("Config search path")[0].split())) from None
