@@ -21,3 +21,9 @@ TRAIN = (
     else [*(sys.executable, "-m", "miles_repro.cli.train")]
 )
 """The command that trains, as a subprocess starts it."""
+
+
+def command(name: str) -> str:
+    """What a user types for ``train``, ``reproduce`` or ``prepare``."""
+    script = {"train": "train.py", "prepare": "scripts/prepare_data.py"}
+    return f"python {script.get(name, f'scripts/{name}.py')}" if CHECKOUT else f"miles-{name}"

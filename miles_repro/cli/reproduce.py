@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from miles_repro import places
 from miles_repro.errors import UserError
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def tables(args: argparse.Namespace) -> int:
 
 
 def command_line() -> str:
-    return shlex.join(["python", "scripts/reproduce.py", *sys.argv[1:]])
+    return f"{places.command('reproduce')} {shlex.join(sys.argv[1:])}"
 
 
 def write_results(
