@@ -5,7 +5,7 @@
 #   ARGS="..."                appended to the command of test, test-slow, demo and bench
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow lint type data reproduce-paper tables bench lock clean
+.PHONY: help setup demo test test-slow test-lowest lint type data reproduce-paper tables bench lock clean
 
 VENV ?= .venv
 PY := "$(VENV)/bin/python"
@@ -13,6 +13,7 @@ CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 BUDGET ?= mini
 DATASETS ?= smnist_mini
 ARGS ?=
+LOWEST := $(addprefix tests/test_,scheduler.py scheduler_faults.py miles.py golden.py metrics.py contract.py)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := $(PY) -m pip -qq install -c constraints.txt
 
@@ -59,6 +60,13 @@ test: data ## Run the tests, the slow ones excepted
 test-slow: data $(VENV)/.setup-slow ## Run the slow tests only
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow $(ARGS)
 
+test-lowest: setup ## Run some tests on the lowest versions that pyproject.toml allows (3 GB more)
+	@$(PY) -m pip -qq install uv
+	$(PY) -m uv venv --no-config --clear --python 3.11 "$(VENV)-lowest"
+	$(PY) -m uv pip install --no-config --python "$(VENV)-lowest" --resolution lowest-direct \
+	  -e '.[suite]' 'pytest>=8.3' 'hypothesis>=6.100'
+	OMP_NUM_THREADS=1 "$(VENV)-lowest/bin/python" -m pytest $(LOWEST)
+
 lint: setup ## Check style and formatting
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -80,5 +88,5 @@ lock: setup ## Resolve constraints.txt anew (for maintainers; then run the tests
 	$(PY) scripts/lock.py
 
 clean: ## Remove .venv and caches; keeps data/ and results/
-	rm -rf "$(VENV)" build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf "$(VENV)" "$(VENV)-lowest" build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,8 +18,8 @@ from miles_repro import trials
 from miles_repro.config import Config, explain
 from miles_repro.data.manifest import read_manifest
 from miles_repro.errors import UserError
+from miles_repro.places import CONF
 
-ROOT = Path(__file__).resolve().parents[1]
 Raw = Mapping[str, Any]
 """A composed configuration as plain values."""
 
@@ -62,7 +62,7 @@ def compose(overrides: Iterable[str]) -> DictConfig:
     running = GlobalHydra.instance().hydra  # that of train.py, when a job asks
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra_compose("config", [o for o in overrides if not _is_launching(o)])
     except (HydraException, OmegaConfBaseException) as e:
         raise UserError(" ".join(str(e).split("Config search path")[0].split())) from None
@@ -133,7 +133,7 @@ def _by_hand(raw: Raw, spaces: Raw, overrides: Sequence[str]) -> dict[str, Any]:
     return {
         k: v
         for k in spaces
-        if (v := _value(defaults, k)) != _value(raw, k) and anything or k in named
+        if ((v := _value(defaults, k)) != _value(raw, k) and anything) or k in named
     }
 
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from miles_repro.context import Context, Observation, evaluating
+from miles_repro.miles import conditional_utilization, utilization_gap
 from miles_repro.seeding import derive
-from miles_repro.strategies.miles import conditional_utilization, utilization_gap
 from miles_repro.tasks import Score, Task
 
 if TYPE_CHECKING:

@@ -7,6 +7,6 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without an installation
-    from miles_repro.data.command import main
+    from miles_repro.cli import prepare
 
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(prepare())

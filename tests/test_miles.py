@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -15,13 +16,13 @@ from support import LR, build_fit, saved, settings
 
 from miles_repro import loop
 from miles_repro.errors import UserError
-from miles_repro.run import run
-from miles_repro.strategies.miles import (
+from miles_repro.miles import (
     conditional_utilization,
     dominant,
     lr_factors,
     utilization_gap,
 )
+from miles_repro.run import run
 
 NAN = math.nan
 
@@ -117,6 +118,38 @@ def test_more_modalities_follow_the_most_distant_pair(
     pair = lr_factors(fused, {top: unimodal[top], bottom: unimodal[bottom]}, tau, mu)
     assert factors == {m: pair.get(m, 1.0) if m == top else 1.0 for m in unimodal}
     assert sum(f != 1 for f in factors.values()) <= 1
+
+
+@given(
+    st.integers(0, 100),
+    st.lists(st.integers(0, 100), min_size=2, max_size=5),
+    st.integers(0, 150),
+    st.sampled_from(["max", "min"]),
+)
+def test_all_pairs_is_the_rule_on_every_pair(
+    fused: int, metrics: list[int], tau: int, mode: Any
+) -> None:
+    unimodal = {f"m{i}": x / 100 for i, x in enumerate(metrics)}
+    pairs = [{a: unimodal[a], b: unimodal[b]} for a, b in itertools.combinations(unimodal, 2)]
+    slowed = {dominant(fused / 100, pair, tau / 100, mode) for pair in pairs} - {None}
+    found = lr_factors(fused / 100, unimodal, tau / 100, 0.5, "all_pairs", mode)
+    assert found == {m: 0.5 if m in slowed else 1.0 for m in unimodal}
+    largest = lr_factors(fused / 100, unimodal, tau / 100, 0.5, "largest_pair", mode)
+    assert {m for m, f in largest.items() if f != 1} <= slowed
+    assert bool(slowed) == (min(largest.values()) < 1)  # both rules act in the same epochs
+
+
+@given(counts, counts, counts, st.integers(0, 120))
+@example(600, 500, 400, 0)
+def test_losses_mirror_metrics(fused: int, a: int, b: int, percent: int) -> None:
+    """M and 2F - M are as far from the fused F, on the other side of it."""
+    up = {"a": a / 1116, "b": b / 1116}
+    down = {"a": (2 * fused - a) / 1116, "b": (2 * fused - b) / 1116}
+    exact = Fraction(abs(a - b)) / fused != Fraction(percent, 100) if fused else True
+    if exact:  # equality up to rounding is SLACK's matter
+        assert dominant(fused / 1116, up, percent / 100) == dominant(
+            fused / 1116, down, percent / 100, "min"
+        )
 
 
 def test_one_modality_is_never_slowed() -> None:

@@ -22,10 +22,11 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from miles_repro import places
 from miles_repro.data.manifest import read_manifest, sha256_of, verify
 from miles_repro.errors import UserError
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "dataset"
+CONF = places.CONF / "dataset"
 TABLE = "miles_repro.data.table"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 USAGE = """\

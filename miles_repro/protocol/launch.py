@@ -12,14 +12,14 @@ A round is one sweep per grid of missing runs. Rounds end when each run is done,
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from miles_repro.errors import UserError
-from miles_repro.protocol.stages import ROOT, Job, Protocol, Stage, boxes
+from miles_repro.places import TRAIN
+from miles_repro.protocol.stages import Job, Protocol, Stage, boxes
 from miles_repro.records import CONFIG, ERROR, LAST, last_error, read_summary, status_of
 
 LAUNCHERS = {"local": "local", "basic": "basic", "slurm": "slurm", "ray": "ray_cluster"}
@@ -36,7 +36,7 @@ Start = Callable[[list[str]], object]
 
 def sweep_command(overrides: Sequence[str], launcher: str) -> list[str]:
     choice = f"hydra/launcher={LAUNCHERS[launcher]}"
-    return [sys.executable, str(ROOT / "train.py"), "-m", *overrides, choice]
+    return [*TRAIN, "-m", *overrides, choice]
 
 
 def start_with(launcher: str) -> Start:

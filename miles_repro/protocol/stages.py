@@ -21,7 +21,6 @@ from miles_repro.config import Config
 from miles_repro.errors import UserError
 from miles_repro.records import read_summary
 
-ROOT = Path(__file__).resolve().parents[2]
 PAPER_ROWS = (
     "vanilla", "mslr_k", "mslr_s", "mslr_d", "ogm", "ogm_ge", "mses", "gblend", "miles",
 )  # fmt: skip

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from miles_repro import places
 from miles_repro.errors import UserError
 
-FOLDER = Path(__file__).resolve().parents[2] / "results" / "paper"
+FOLDER = places.PAPER
 
 
 @dataclass(frozen=True)

@@ -14,21 +14,23 @@ Open in the paper, and our choice:
           (Algorithm 1 as printed would leave it slow; ``false`` is that literal reading);
           heads_follow - a unimodal head trains at its encoder's rate;
           source - M on the validation set, or the running training metric (Table VI);
-          M_AB <= 0 or not finite - utilization is undefined and no rate changes;
-          three modalities and more - the rule applies to the pair with the largest delta.
+          undefined - where M_AB <= 0 or a metric is not finite: every rate back at alpha
+          (``reset``), or as in the epoch before (``keep``);
+          rule - with three modalities and more, the pair with the largest delta decides
+          (``largest_pair``, at most one is slowed) or every pair does (``all_pairs``).
 Supports  any fusion and task.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from miles_repro.context import Batch, Context
 from miles_repro.hyper import hyper
+from miles_repro.miles import Rule, dominant, lr_factors, utilization_gap
 from miles_repro.model import Output
 from miles_repro.strategy import (
     Needs,
@@ -37,58 +39,6 @@ from miles_repro.strategy import (
     joint_weights,
     weighted_loss,
 )
-
-SLACK = 1e-12
-"""delta equal to tau up to rounding counts as delta <= tau."""
-
-
-def conditional_utilization(fused: float, unimodal: Mapping[str, float]) -> dict[str, float]:
-    """u_m for every modality m (MILES Eq. 4).
-
-    u_m is the relative loss of metric when the fused prediction ``fused`` is replaced by the
-    other modality's own prediction; with more than two, by the best of the others (ours). NaN
-    for every modality where ``fused`` is not positive and finite.
-    """
-    if not _defined(fused, unimodal):
-        return dict.fromkeys(unimodal, math.nan)
-    return {
-        m: (fused - max(v for other, v in unimodal.items() if other != m)) / fused for m in unimodal
-    }
-
-
-def utilization_gap(fused: float, unimodal: Mapping[str, float]) -> float:
-    """delta = |u_A - u_B| (MILES Eq. 5), of the most distant pair; NaN where undefined.
-
-    The paper places it in [0, 1]; it exceeds 1 when the fused metric is small.
-    """
-    if not _defined(fused, unimodal):
-        return math.nan
-    return (max(unimodal.values()) - min(unimodal.values())) / fused
-
-
-def lr_factors(
-    fused: float, unimodal: Mapping[str, float], tau: float, mu: float
-) -> dict[str, float]:
-    """Factor on the global rate for each modality's next epoch: 1, or ``mu`` for at most one."""
-    slowed = dominant(fused, unimodal, tau)
-    return {m: mu if m == slowed else 1.0 for m in unimodal}
-
-
-def dominant(fused: float, unimodal: Mapping[str, float], tau: float) -> str | None:
-    """The modality Algorithm 1 slows, or None where it takes no action."""
-    if not _defined(fused, unimodal) or utilization_gap(fused, unimodal) <= tau + SLACK:
-        return None
-    strongest = max(unimodal, key=unimodal.__getitem__)
-    weakest = min(unimodal, key=unimodal.__getitem__)
-    pair = {m: unimodal[m] for m in (strongest, weakest)}
-    if all(u < 0 for u in conditional_utilization(fused, pair).values()):
-        return None
-    return strongest
-
-
-def _defined(fused: float, unimodal: Mapping[str, float]) -> bool:
-    values = (fused, *unimodal.values())
-    return len(unimodal) >= 2 and fused > 0 and all(math.isfinite(v) for v in values)
 
 
 class Miles(Strategy):
@@ -101,6 +51,8 @@ class Miles(Strategy):
     reset_other: bool = True
     heads_follow: bool = True
     source: Literal["val", "train"] = "val"
+    rule: Rule = "largest_pair"
+    undefined: Literal["reset", "keep"] = "reset"
 
     def loss(self, ctx: Context, batch: Batch, out: Output) -> Tensor:
         return weighted_loss(ctx.task, out, batch.y, joint_weights(ctx.modalities))
@@ -109,7 +61,9 @@ class Miles(Strategy):
         scores = val if self.source == "val" else train
         fused = scores["fused"]["metric"]
         unimodal = {m: scores[m]["metric"] for m in ctx.modalities}
-        factors = lr_factors(fused, unimodal, self.tau, self.mu)
+        if self.undefined == "keep" and math.isnan(utilization_gap(fused, unimodal)):
+            return
+        factors = lr_factors(fused, unimodal, self.tau, self.mu, self.rule)
         if not self.reset_other and dominant(fused, unimodal, self.tau) is not None:
             factors = {
                 m: self.state.lr_factors.get(f"encoder.{m}", 1.0) if f == 1 else f

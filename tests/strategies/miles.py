@@ -6,12 +6,8 @@ import pytest
 from rows import Row, Vector, context
 from torch import nn
 
-from miles_repro.strategies.miles import (
-    Miles,
-    conditional_utilization,
-    lr_factors,
-    utilization_gap,
-)
+from miles_repro.miles import conditional_utilization, lr_factors, utilization_gap
+from miles_repro.strategies.miles import Miles
 
 
 def miles(v: Vector) -> None:
