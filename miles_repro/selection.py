@@ -7,16 +7,19 @@ configuration can use it.
 The rules
 ---------
 - Ordinary runs choose: finished, no searched value fixed by hand (``pinned`` empty), utilization
-  measured on validation data (``source: train`` is the paper's Table VI, kept apart).
+  measured on validation data (``source: train`` is the paper's Table VI, kept apart). A diverged
+  run is a finished one: it keeps its place among the seeds and is marked.
 - One protocol per data set and budget: same data, split, encoders, optimizer, epochs, batch size.
   Of several, the one with most runs counts; the others are left out, and captions say how many.
 - One configuration per trial, the seed apart: the one with most runs, by the same rule. Values
   outside the search (``strategy.reset_other``) make another configuration, not another trial.
 - Best epoch: chosen inside the run by the fused validation metric, the first one wins ties.
-- Best trial of a cell (data set, budget, fusion, strategy): highest mean fused validation metric
-  over the *search seeds*, the seeds that most trials have run. So re-running the winner over more
-  seeds never changes the winner. Ties: the lowest trial number.
-- Best unimodal learning rate: the same rule over rates; ties: the smallest rate.
+- Best trial of a cell (data set, budget, fusion, strategy): highest fused validation metric on the
+  search seed, 0. Ties: the lowest trial. Where no trial ran that seed, the lowest trial.
+- Decision seeds are all others. Means, intervals and verdicts use these alone, so no number is
+  reported from a seed that it was chosen on.
+- Best unimodal learning rate: highest mean over the search seed, or without it over the seeds that
+  most rates have run; ties: the smallest rate.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from miles_repro.errors import UserError
@@ -35,13 +39,16 @@ Record = Mapping[str, Any]
 
 Key = TypeVar("Key", int, float)
 
+SEARCH_SEED = 0
+FINISHED = ("done", "diverged")
+
 
 @dataclass(frozen=True)
 class Cell:
     """The runs a table entry speaks of.
 
-    runs: the selected trial, one per seed; searched: every run the selection chose from;
-    trials: how many trials those are.
+    runs: the selected trial on its decision seeds, one run a seed; search: its run on the search
+    seed, if any; searched: every run the selection chose from; trials: how many trials those are.
     """
 
     dataset: str
@@ -51,6 +58,7 @@ class Cell:
     trial: int
     trials: int
     runs: tuple[Record, ...]
+    search: tuple[Record, ...]
     searched: tuple[Record, ...]
 
 
@@ -68,13 +76,42 @@ class Study:
     cells: dict[tuple[str, str], Cell]
     left_out: dict[str, str]
 
+    @cached_property
+    def modalities(self) -> tuple[str, ...]:
+        """Strongest to weakest: what the data set declares, then by validation metric of the
+        unimodal runs, or where not all have run, of the probes."""
+        first = self.records[0]
+        names = list(first["modalities"])
+        alone: dict[str, list[float]] = {m: [] for m in names}
+        probes: dict[str, list[float]] = {m: [] for m in names}
+        for record in self.records:
+            if is_unimodal(record["strategy"]):
+                alone[record["strategy"].removeprefix("unimodal_")].append(_validation(record))
+            else:
+                for m, score in record["instruments"]["probe"]["val"].items():
+                    probes[m].append(score["metric"])
+        scores = alone if all(alone.values()) else probes
+        means = {m: sum(v) / len(v) if v else 0.0 for m, v in scores.items()}
+        declared = {first["strong"]: -1, first["weak"]: 1}
+        return tuple(sorted(names, key=lambda m: (declared.get(m, 0), -means[m])))
+
     @property
     def strong(self) -> str:
-        return str(self.records[0]["strong"])
+        return self.modalities[0]
 
     @property
     def weak(self) -> str:
-        return str(self.records[0]["weak"])
+        return self.modalities[-1]
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether other data stands under the data set's name."""
+        return any(record.get("stand_in") for record in self.records)
+
+    @cached_property
+    def names(self) -> dict[str, tuple[str, str]]:
+        """Strategy -> (family, label), as its records say."""
+        return {r["strategy"]: (r["family"], r["label"]) for r in self.records}
 
     @property
     def metric(self) -> str:
@@ -128,7 +165,7 @@ def studies(records: Iterable[Record]) -> list[Study]:
     """Group finished runs into studies, in order of data set and budget."""
     grouped: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in {record["run_id"]: record for record in records}.values():
-        if record["status"] == "done":
+        if record["status"] in FINISHED:
             grouped[record["dataset"], record["budget"]].append(record)
     return [_study(*key, grouped[key]) for key in sorted(grouped)]
 
@@ -155,7 +192,9 @@ def _study(dataset: str, budget: str, records: Sequence[Record]) -> Study:
 def select(records: Sequence[Record]) -> tuple[Cell, list[Record]]:
     """Choose the trial among the runs of one cell; also returns the runs that cannot take part."""
     runs, variants = _one_configuration_per_trial(records)
-    trial = _best((run["trial"], run["seed"], _validation(run)) for run in runs)
+    searches = [(r["trial"], 0, _validation(r)) for r in runs if r["seed"] == SEARCH_SEED]
+    trial = _best(searches) if searches else min(run["trial"] for run in runs)
+    own = sorted((r for r in runs if r["trial"] == trial), key=lambda r: r["seed"])
     first = runs[0]
     cell = Cell(
         dataset=first["dataset"],
@@ -164,7 +203,8 @@ def select(records: Sequence[Record]) -> tuple[Cell, list[Record]]:
         strategy=first["strategy"],
         trial=trial,
         trials=len({run["trial"] for run in runs}),
-        runs=tuple(sorted((r for r in runs if r["trial"] == trial), key=lambda r: r["seed"])),
+        runs=tuple(run for run in own if run["seed"] != SEARCH_SEED),
+        search=tuple(run for run in own if run["seed"] == SEARCH_SEED),
         searched=tuple(runs),
     )
     return cell, variants
@@ -201,21 +241,24 @@ def _majority(
 
 
 def _validation(record: Record) -> float:
-    """Fused validation metric at the run's best epoch; a diverged run scores below any other."""
+    """Fused validation metric at the run's best epoch; below any other where it is not finite."""
     value = record["val"]["fused"]["metric"]
     return float(value) if value is not None and math.isfinite(value) else -math.inf
 
 
 def _best(scored: Iterable[tuple[Key, int, float]]) -> Key:
-    """Key with the highest mean over the search seeds, from (key, seed, score) triples."""
+    """Key with the highest mean over the search seed, or over the seeds that most keys have where
+    none has that, from (key, seed, score) triples."""
     table: defaultdict[Key, dict[int, list[float]]] = defaultdict(dict)
     for key, seed, score in scored:
         table[key].setdefault(seed, []).append(score)
     counts = Counter(seed for seeds in table.values() for seed in seeds)
     most = max(counts.values())
     search = {seed for seed, count in counts.items() if count == most}
+    if SEARCH_SEED in counts:
+        search = {SEARCH_SEED}
     candidates = [key for key, seeds in table.items() if search <= seeds.keys()]
-    if not candidates:  # disjoint sets of trials per seed: compare within the lowest seed
+    if not candidates:  # disjoint sets of rates per seed: compare within the lowest seed
         search = {min(search)}
         candidates = [key for key, seeds in table.items() if search <= seeds.keys()]
 

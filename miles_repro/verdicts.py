@@ -24,8 +24,8 @@ from typing import Literal
 ALPHA = 0.05
 """Error rate of every verdict, and 1 - ALPHA the level of every interval."""
 
-EPS = {"fused": 1.0, "strong": 2.0, "weak": 2.0, "gap": 2.0}
-"""Largest difference in points that counts as equal, for the fused metric and for heads."""
+EPS = {"fused": 1.0, "heads": 2.0}
+"""Largest difference in points that counts as equal: fused metric; heads and their gap."""
 
 SCALE = 2.0
 """Spread of the effect sizes in sigmas that the e-process bets on. The choice moves the width of
@@ -189,8 +189,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def decide(support: Sequence[float], against: Sequence[float], alpha: float = ALPHA) -> str:
     """A claim of several parts from one-sided p values: "supported", "not supported", "undecided".
 
-    support: p of "this part does not hold". All must be small; no correction is needed, because a
-    false claim has one part that is false (intersection-union test; Berger, Technometrics 24, 1982).
+    support: p of "this part does not hold". All must be small; no correction is needed, because in
+    a false claim some part is false (intersection-union test; Berger, Technometrics 24, 1982).
     against: p of "this part is not contradicted". One is enough, so the smallest counts times their
     number (Holm's first step). Either verdict is false with a probability of at most alpha.
     """

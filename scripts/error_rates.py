@@ -46,7 +46,7 @@ def t_word(values: Sequence[float]) -> str:
         return "undecided"
     if found.low > 0 or found.high < 0:
         return "better" if found.low > 0 else "worse"
-    return "equal" if -EPS < found.low and found.high < EPS else "undecided"
+    return "equal" if found.low > -EPS and found.high < EPS else "undecided"
 
 
 def anytime_word(values: Sequence[float]) -> str:

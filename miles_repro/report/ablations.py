@@ -6,30 +6,22 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from miles_repro.report.comparison import heading, measure_head, parts, study_tags
+from miles_repro.paper import FUSIONS, MODALITIES, MUS, SOURCES, TAUS, published
+from miles_repro.report.comparison import heading, parts, side_label
 from miles_repro.report.entry import Entry, Row, entry_table, result_notes
 from miles_repro.report.measures import values
-from miles_repro.report.names import FUSIONS
-from miles_repro.report.provenance import Origin
-from miles_repro.report.published import published
+from miles_repro.report.provenance import Origin, study_tags
 from miles_repro.report.table import Sheet, Table
-from miles_repro.selection import Cell, Record, Study, same_but, select, setting, source
-
-TAU = ("0.5", "0.3", "0.2", "0.1", "0.0")
-MU = ("1.0", "0.75", "0.5", "0.25", "0.1", "0.05", "0.01")
-SOURCES = ("train", "val")
-
-PAPER_MODALITIES = {
-    ("cremad", "strong"): "audio",
-    ("cremad", "weak"): "video",
-    ("smnist", "strong"): "image",
-    ("smnist", "weak"): "audio",
-    ("luma", "strong"): "audio",
-    ("luma", "weak"): "image",
-    ("mmimdb", "strong"): "text",
-    ("mmimdb", "weak"): "image",
-}
-"""Which modality Table I has on each side, for data sets without a run."""
+from miles_repro.selection import (
+    SEARCH_SEED,
+    Cell,
+    Record,
+    Study,
+    same_but,
+    select,
+    setting,
+    source,
+)
 
 CURVE_NOTE = "Runs that differ in nothing but the seed and {}; its other values: {}."
 SOURCE_NOTE = (
@@ -48,7 +40,7 @@ class Curve:
     @property
     def fixed(self) -> str:
         """The strategy's other values and the learning rate, equal along the curve."""
-        run = next(iter(self.cells.values())).runs[0]
+        run = next(iter(self.cells.values())).searched[0]
         names = {"tau", "mu"} - {self.parameter}
         parts = [f"{name} {setting(run, 'strategy', name)}" for name in sorted(names)]
         return ", ".join([*parts, f"lr {setting(run, 'optimizer', 'lr')}"])
@@ -86,7 +78,13 @@ def _as_cell(runs: list[Record]) -> Cell:
     first = runs[0]
     ordered = tuple(sorted(runs, key=lambda run: run["seed"]))
     names = {key: first[key] for key in ("dataset", "budget", "fusion", "strategy", "trial")}
-    return Cell(**names, trials=1, runs=ordered, searched=ordered)
+    return Cell(
+        **names,
+        trials=1,
+        runs=tuple(run for run in ordered if run["seed"] != SEARCH_SEED),
+        search=tuple(run for run in ordered if run["seed"] == SEARCH_SEED),
+        searched=ordered,
+    )
 
 
 def source_cells(study: Study | None, fusion: str) -> dict[str, Cell]:
@@ -113,13 +111,16 @@ def unimodal_sheet(studies: Sequence[Study], origin: Origin) -> Sheet:
     for dataset, study in parts(studies, origin):
         paper = origin.in_paper(dataset)
         rows = []
-        for side in ("strong", "weak"):
-            modality = getattr(study, side) if study else PAPER_MODALITIES[dataset, side]
+        names = study.modalities if study else MODALITIES[dataset]
+        for modality in names:
+            side = {names[0]: "strong", names[-1]: "weak"}.get(modality, "")
             strategy = f"unimodal_{modality}"
             cell = study.cells.get(("concat", strategy)) if study else None
             printed = published(1, dataset, "", strategy, side) if paper else None
-            entry = Entry(side, "test metric", values(cell, side), printed, cell is not None)
-            label = {"model": f"{modality} ({side})"}
+            entry = Entry(
+                modality, "test metric", values(study, cell, modality, "own"), printed, cell
+            )
+            label = {"model": f"{modality} ({side})" if side else modality}
             rows.append(Row(label, {"strategy": strategy}, cell, [entry]))
         tables.append(_table(1, heading(dataset, study, paper), dataset, study, rows))
     return Sheet("table1", "Table I: unimodal models", tables, [origin.note()])
@@ -128,8 +129,8 @@ def unimodal_sheet(studies: Sequence[Study], origin: Origin) -> Sheet:
 def ablation_sheet(number: int, studies: Sequence[Study], origin: Origin) -> Sheet:
     """Table IV (tau), V (mu) or VI (source of metrics): LUMA, and any data set that has one."""
     parameter, title, settings = {
-        4: ("tau", "Table IV: sensitivity to tau", TAU),
-        5: ("mu", "Table V: sensitivity to mu", MU),
+        4: ("tau", "Table IV: sensitivity to tau", TAUS),
+        5: ("mu", "Table V: sensitivity to mu", MUS),
         6: ("source", "Table VI: source of the scheduling metrics", SOURCES),
     }[number]
     tables = []
@@ -178,8 +179,8 @@ def _ablation_entries(
         printed = None
         if origin.in_paper(dataset):
             printed = published(number, dataset, fusion, "miles", quantity, name)
-        head = measure_head(quantity, study).replace("_", " ")
-        found.append(Entry(quantity, head, values(cell, quantity), printed, cell is not None))
+        numbers = values(study, cell, quantity, "own")
+        found.append(Entry(quantity, side_label(quantity, study), numbers, printed, cell))
     return found
 
 
@@ -194,5 +195,5 @@ def _table(
     paper = any(entry.printed for row in rows for entry in row.entries)
     tags = {"table": number, **study_tags(dataset, study)}
     table = entry_table(title, rows, tags, paper=paper)
-    table.notes = result_notes(table, rows, *notes, paper=paper)
+    table.notes = result_notes(rows, *notes, paper=paper)
     return table

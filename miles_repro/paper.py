@@ -1,4 +1,7 @@
-"""The paper's numbers, from results/paper/*.csv (one number per row)."""
+"""What the paper says (MILES, arXiv 2510.17394): its rows, data sets, settings and numbers.
+
+The numbers are in results/paper/*.csv, one a row.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,47 @@ from pathlib import Path
 
 from miles_repro.errors import UserError
 
-FOLDER = Path(__file__).resolve().parents[2] / "results" / "paper"
+PAPER_ROWS = {
+    "vanilla": "Vanilla",
+    "mslr_k": "MSLR-K",
+    "mslr_s": "MSLR-S",
+    "mslr_d": "MSLR-D",
+    "ogm": "OGM",
+    "ogm_ge": "OGM-GE",
+    "mses": "MSES",
+    "gblend": "G-Blend",
+    "miles": "MILES",
+}
+"""The nine rows of Tables II and III, in their order."""
+
+DATASETS = {"cremad": "CREMA-D", "smnist": "S-MNIST", "luma": "LUMA", "mmimdb": "MM-IMDb"}
+"""In the order of its tables."""
+
+MODALITIES = {
+    "cremad": ("audio", "video"),
+    "smnist": ("image", "audio"),
+    "luma": ("audio", "image"),
+    "mmimdb": ("text", "image"),
+}
+"""Data set -> its strong and its weak modality (Table I)."""
+
+FUSIONS = {"concat": "concatenation", "sum": "summation"}
+"""Tables II and III."""
+
+TAUS = ("0.5", "0.3", "0.2", "0.1", "0.0")
+"""Table IV."""
+MUS = ("1.0", "0.75", "0.5", "0.25", "0.1", "0.05", "0.01")
+"""Table V."""
+SOURCES = ("train", "val")
+"""Table VI: the split whose metrics schedule."""
+
+TRIALS = 80
+"""Random-search trials of a cell; each table shows one run, the best of them."""
+
+NEAR = {"concat": 1.8 + 1.6, "sum": 2.0 + 2.0}
+"""Distance in points of MILES' heads from unimodal models: mean plus spread (sec. VI)."""
+
+FOLDER = Path(__file__).resolve().parents[1] / "results" / "paper"
 
 
 @dataclass(frozen=True)
