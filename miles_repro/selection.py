@@ -80,7 +80,7 @@ class Study:
     def modalities(self) -> tuple[str, ...]:
         """Strongest to weakest: what the data set declares, then by validation metric of the
         unimodal runs, or where not all have run, of the probes."""
-        first = self.records[0]
+        first = max(self.records, key=lambda record: len(record["modalities"]))
         names = list(first["modalities"])
         alone: dict[str, list[float]] = {m: [] for m in names}
         probes: dict[str, list[float]] = {m: [] for m in names}
@@ -288,8 +288,7 @@ def best_unimodal_lr(
 ) -> tuple[float, list[str]]:
     """Learning rate of the best unimodal model of `modality`, and the ids of the runs behind it.
 
-    Raises UserError where no unimodal run has finished.
-    """
+    Raises UserError where no unimodal run has finished."""
     strategy = f"unimodal_{modality}"
     found = study((r for r in records if r["strategy"] == strategy), dataset, budget)
     if found is None:

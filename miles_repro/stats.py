@@ -62,11 +62,6 @@ def mean_ci(values: Sequence[float], level: float = LEVEL) -> Interval:
     return Interval(mean, round(mean - half, 9), round(mean + half, 9), n)
 
 
-def _flat(sample: np.ndarray) -> bool:
-    """Whether there is no spread to estimate; metrics are ratios, below 1e-9 is rounding."""
-    return bool(np.ptp(sample) < 1e-9)
-
-
 def predict(values: Sequence[float], best_of: int = 1, level: float = LEVEL) -> Interval:
     """Where one further run like `values` falls (t prediction interval), or with `best_of` the
     largest of so many: its lower end is that of one run, its upper end Bonferroni's over the runs

@@ -242,7 +242,7 @@ def ablation(
 def epoch_rows(run: dict[str, Any], epochs: int = 30, tau: float = 0.2) -> list[dict[str, Any]]:
     """The metrics.jsonl of a run: heads that grow at different speeds, MILES' rule on the rates."""
     draw = random.Random(run["run_id"])
-    strong, weak = run["strong"], run["weak"]
+    strong, weak = run["modalities"][0], run["modalities"][-1]
     present = [head for head in ("fused", *run["modalities"]) if head in run["test"]]
     pace = {"fused": 4, strong: 5, weak: 12}
     rates = {"encoder": 1.0, "other": 1.0}

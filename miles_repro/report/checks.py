@@ -122,7 +122,7 @@ def best(
 
 
 def stronger_encoders(study: Study, fusion: str) -> Finding:
-    """Probe of the weakest modality better than every rival's, the others' not worse by a margin."""
+    """Probe of the weakest modality better than every rival's, the others' not worse."""
     limit = -margin("strong")
     found = [
         best(study, fusion, measure=m, border=0.0 if m == study.weak else limit)
@@ -160,7 +160,7 @@ def near_unimodal(study: Study, fusion: str) -> Finding:
 def sensitivity(
     study: Study, fusion: str, *, parameter: str, peak: str, edges: Sequence[str]
 ) -> Finding:
-    """Shape along a hyper-parameter: fused peaks in the middle, strong encoder rises, weak falls."""
+    """Shape along a hyper-parameter: fused peaks in the middle, strong probe rises, weak falls."""
     found = curve(study, fusion, parameter)
     if found is None:
         return Finding([], [parameter], NOT_RUN)

@@ -18,7 +18,7 @@ from miles_repro.report.provenance import Origin, study_notes, study_tags
 from miles_repro.report.table import NONE, Sheet, Table, fixed, show_p
 from miles_repro.selection import Study
 from miles_repro.stats import Interval
-from miles_repro.verdicts import ALPHA, Verdict, verdicts
+from miles_repro.verdicts import ALPHA, Verdict, Word, verdicts
 
 PRIMARY = ("miles", "vanilla_aux")
 """The contrast named beforehand: MILES against its own losses without scheduling, fused metric."""
@@ -32,15 +32,15 @@ QUESTIONS = {
 }
 """(subject, rival) -> what the difference answers."""
 
-SWAPPED = {"better": "worse", "worse": "better"}
+SWAPPED: dict[Word, Word] = {"better": "worse", "worse": "better"}
 
 Pair = tuple[str, str]
 """(subject, rival): the contrast is subject - rival."""
 
 FAMILY_NOTE = (
     "Mean difference in points [95 % anytime-valid interval, uncorrected] over paired seeds. "
-    "Verdict and p: Holm over this table{primary}, valid however often one looks; equal: within "
-    "±{margin:g}. better: {direction}."
+    "Verdict and p: Holm over this table{primary}; valid however often one looks. equal: within "
+    "±{margin:g} points; better: {direction}."
 )
 
 
@@ -96,14 +96,15 @@ def contrasts_sheet(study: Study, origin: Origin) -> Sheet:
 def measure_label(study: Study, measure: str) -> str:
     if measure == "fused":
         return f"fused {metric_label(study)}"
-    return "size of the gap (probes)" if measure == "abs_gap" else f"{measure} (probe)"
+    return "gap of probes (smaller: better)" if measure == "abs_gap" else f"{measure} (probe)"
 
 
 def _table(study: Study, fusion: str, measure: str) -> Table:
     columns = ["difference", "asks", "points [interval]", "verdict", "p", "n"]
     title = f"{measure_label(study, measure)}, {FUSIONS.get(fusion, fusion)}, {place(study)}"
     table = Table(title, [("", name) for name in columns], leads=2)
-    for pair, v in contrasts(study, fusion, measure).items():
+    judged = contrasts(study, fusion, measure)
+    for pair, v in judged.items():
         label = " - ".join(strategy_label(study, name) for name in pair)
         question = QUESTIONS.get(pair, NONE)
         texts = (label, question, show_verdict(v), show_word(v), show_p(v.p), str(v.n))
@@ -125,18 +126,14 @@ def _table(study: Study, fusion: str, measure: str) -> Table:
                 "n": v.n,
             }
         )
-    primary = " without the first-named contrast, MILES - its losses alone, tested at 5 % by itself"
+    primary = ", but MILES - its losses alone, the contrast named beforehand, by itself"
     note = FAMILY_NOTE.format(
-        primary=primary if measure == "fused" and PRIMARY in contrasts_of(table) else "",
+        primary=primary if measure == "fused" and PRIMARY in judged else "",
         margin=margin(measure),
         direction="smaller" if SIGN.get(measure, 1) < 0 else "larger",
     )
     table.notes = [note]
     return table
-
-
-def contrasts_of(table: Table) -> set[Pair]:
-    return {(row["strategy"], row["rival"]) for row in table.data}
 
 
 def show_verdict(v: Verdict) -> str:

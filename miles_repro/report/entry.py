@@ -14,7 +14,7 @@ from miles_repro.selection import Cell
 from miles_repro.stats import Interval, predict
 
 CHECK_NOTE = (
-    "in PI: whether the paper's one run lies where 95 % of further runs of ours would (t prediction "
+    "in PI: whether the paper's one run lies where 95 % of further runs of ours would (prediction "
     f"interval); or luckiest: where the largest of {TRIALS} would. †: see results/paper/errata.csv."
 )
 

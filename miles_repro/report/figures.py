@@ -113,8 +113,10 @@ def _dynamics(study: Study, rows: Rows) -> list[Picture]:
         lines = _vanilla_lines(study, runs, rows)
         title = f"Vanilla and unimodal training on {place(study)}"
         figure = dynamics.learning_curves(lines, title=title, metric=metric)
-        caption = f"{title}: validation metric, first decision seed, in the manner of the paper's Fig. 1; "
+        caption = (
+            f"{title}: validation metric, first decision seed, as in the paper's Fig. 1; "
             "dashed: a model of that modality alone."
+        )
         found.append(Picture(f"curves__{stem(study)}", caption, figure))
     return found
 
@@ -163,9 +165,8 @@ def _forests(study: Study) -> list[Picture]:
         footnote = f"n {seeds} paired seeds; bars: 95 % anytime-valid, band: equal; colour: Holm"
         figure = comparison.forest(panels, title=title, footnote=footnote)
         caption = (
-            f"{title}: subject - rival over {seeds} paired decision seeds; bars: 95 % anytime-valid "
-            "intervals, uncorrected; filled and coloured where the verdict is decided (Holm); band: "
-            "differences that count as equal."
+            f"{title}: subject - rival over {seeds} paired decision seeds; bars: 95 % anytime-"
+            "valid intervals, uncorrected; coloured where decided (Holm); band: equal."
         )
         found.append(Picture(f"contrasts__{stem(study)}__{fusion}", caption, figure))
     return found
@@ -204,7 +205,9 @@ def _sensitivity(study: Study, number: int, parameter: str, origin: Origin) -> l
             continue
         panels[f"ours, {label} ({found.fixed})"] = [
             _track(
-                name, {float(k): interval(values(study, c, name, "own")) for k, c in found.cells.items()}, study
+                name,
+                {float(k): interval(values(study, c, name, "own")) for k, c in found.cells.items()},
+                study,
             )
             for name in ("fused", "strong", "weak")
         ]

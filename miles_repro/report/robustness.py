@@ -14,12 +14,12 @@ Reader = Callable[[Record], float | None]
 Readers = dict[Column, Reader]
 
 NOTES = {
-    "missing": "Fused metric without the modalities named, their features replaced by zero or by "
-    "the validation-set mean.",
+    "missing": "Fused metric without the modalities named, their features replaced by {level}.",
     "noise": "Fused metric with Gaussian noise of so many standard deviations on one normalised "
     "input.",
     "utilization": "u of each modality and delta = |difference| (paper, Eq. 4, 5), test set.",
 }
+REPLACED = {"zero": "zero", "mean": "validation mean"}
 TITLES = {"missing": "Missing modalities", "noise": "Noise", "utilization": "Utilization"}
 
 
@@ -28,18 +28,20 @@ def robustness_sheet(study: Study, origin: Origin) -> Sheet:
     runs = [run for cell in study.cells.values() for run in cell.runs]
     whole: Readers = {("", "undisturbed"): lambda run: measure(study, run, "fused", "own")}
     tables = []
-    for section in ("missing", "noise", "utilization"):
-        readers = _utilization(runs) if section == "utilization" else _disturbed(runs, section)
-        if readers:
-            shown = readers if section == "utilization" else {**whole, **readers}
-            tables.append(_table(study, section, shown))
+    for level in sorted({k for run in runs for levels in run["missing"].values() for k in levels}):
+        readers = whole | _missing(runs, level)
+        tables.append(_table(study, "missing", readers, REPLACED.get(level, level)))
+    if noisy := _noise(runs):
+        tables.append(_table(study, "noise", whole | noisy))
+    if used := _utilization(runs):
+        tables.append(_table(study, "utilization", used))
     notes = [origin.note(), *study_notes(study)]
     return Sheet(f"robustness__{stem(study)}", f"Robustness: {place(study)}", tables, notes)
 
 
-def _table(study: Study, section: str, readers: Readers) -> Table:
+def _table(study: Study, section: str, readers: Readers, level: str = "") -> Table:
     leads: list[Column] = [("", "strategy"), ("", "fusion")]
-    title = f"{TITLES[section]}, {place(study)}"
+    title = f"{TITLES[section]}{f' ({level})' * bool(level)}, {place(study)}"
     table = Table(title, [*leads, *readers, ("", "n")], leads=len(leads))
     for fusion in study.fusions:
         for strategy in strategies(study, fusion):
@@ -58,7 +60,7 @@ def _table(study: Study, section: str, readers: Readers) -> Table:
                         "fusion": fusion,
                         "strategy": strategy,
                         "section": section,
-                        "condition": " ".join(column).strip(),
+                        "condition": " ".join([*column, level]).strip(),
                         "mean": found.mean if found else None,
                         "ci_low": found.low if found else None,
                         "ci_high": found.high if found else None,
@@ -66,23 +68,22 @@ def _table(study: Study, section: str, readers: Readers) -> Table:
                     }
                 )
             table.rows.append(row)
-    table.notes = [interval_note(study.records), NOTES[section]]
+    table.notes = [interval_note(study.records), NOTES[section].format(level=level)]
     return table
 
 
-def _disturbed(runs: list[Record], section: str) -> Readers:
-    """Column -> how to read its number from a record; few modalities first."""
+def _missing(runs: list[Record], level: str) -> Readers:
+    """Column -> how to read its number from a record; single modalities first."""
+    names = {name for run in runs for name, levels in run["missing"].items() if level in levels}
+    ordered = sorted(names, key=lambda name: (name.count("+"), name))
+    return {("without", name.replace("+", ", ")): _at("missing", name, level) for name in ordered}
+
+
+def _noise(runs: list[Record]) -> Readers:
     conditions = {
-        (name.count("+"), name, level)
-        for run in runs
-        for name, levels in run[section].items()
-        for level in levels
+        (m, level) for run in runs for m, levels in run["noise"].items() for level in levels
     }
-    lead = {"missing": "without ", "noise": "noise on "}[section]
-    return {
-        (lead + name.replace("+", ", "), level): _at(section, name, level)
-        for _, name, level in sorted(conditions)
-    }
+    return {(f"noise on {m}", level): _at("noise", m, level) for m, level in sorted(conditions)}
 
 
 def _at(section: str, name: str, level: str) -> Reader:
