@@ -186,6 +186,7 @@ def population(
     seeds: Sequence[int] = (1, 2, 3, 4, 5),
     trials: int = 1,
     budget: str = "mini",
+    **same: Any,
 ) -> list[dict[str, Any]]:
     """All cells; with several trials the search is on seed 0 and trial 0, the best, has `seeds`."""
     found = []
@@ -207,6 +208,7 @@ def population(
                                 seed=seed,
                                 lr=0.001 * (trial + 1),
                                 val=0.5 if trial else None,
+                                **same,
                             )
                         )
     return found

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from miles_repro.records import disk_errors, write_atomic
 from miles_repro.report.names import NOT_RUN
@@ -21,6 +21,7 @@ NONE = "–"
 Column = tuple[str, str]
 """(group, name): groups span columns in LaTeX and HTML, Markdown joins the two."""
 FUSION: Column = ("", "fusion")
+FAMILY: Column = ("", "family")
 LINE = 92
 """Characters of small type that a LaTeX line holds."""
 PREAMBLE = "% Needs \\usepackage{booktabs}\n"
@@ -157,7 +158,7 @@ class Table:
         )
 
     def rich(self) -> Group:
-        """The table and its notes for a terminal of any width."""
+        """The table and its notes for a terminal of any width; lines part families, without a column."""
         from rich import box
         from rich.console import Group
         from rich.markup import escape
@@ -165,12 +166,15 @@ class Table:
         from rich.text import Text
 
         table = RichTable(title=escape(self.title), box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-        for j, head in enumerate(self.heads()):
-            table.add_column(escape(head), justify="left" if j < self.leads else "right")
+        shown = [j for j, column in enumerate(self.columns) if column != FAMILY]
+        for j in shown:
+            side: Literal["left", "right"] = "left" if j < self.leads else "right"
+            table.add_column(escape(self.heads()[j]), justify=side)
         for i, row in enumerate(self.cells(mark=("[bold]", "[/bold]"), escape=escape)):
-            if i and self.rows[i].get(FUSION) != self.rows[i - 1].get(FUSION):
+            before = self.rows[i - 1] if i else self.rows[i]
+            if any(self.rows[i].get(key) != before.get(key) for key in (FUSION, FAMILY)):
                 table.add_section()
-            table.add_row(*row)
+            table.add_row(*(row[j] for j in shown))
         notes = [Text(note.replace("`", ""), style="dim") for note in self.notes]
         return Group(table, *notes)
 
