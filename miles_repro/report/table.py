@@ -158,7 +158,7 @@ class Table:
         )
 
     def rich(self) -> Group:
-        """The table and its notes for a terminal of any width; lines part families, without a column."""
+        """The table and its notes for a terminal of any width; lines part the families."""
         from rich import box
         from rich.console import Group
         from rich.markup import escape
