@@ -39,6 +39,9 @@ MODALITIES = {
 FUSIONS = {"concat": "concatenation", "sum": "summation"}
 """Tables II and III."""
 
+DEFAULTS = {"tau": 0.2, "mu": 0.5}
+"""Sec. V-C."""
+
 TAUS = ("0.5", "0.3", "0.2", "0.1", "0.0")
 """Table IV."""
 MUS = ("1.0", "0.75", "0.5", "0.25", "0.1", "0.05", "0.01")

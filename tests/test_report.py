@@ -15,7 +15,7 @@ from scipy import stats as scipy_stats
 
 from miles_repro import report
 from miles_repro.errors import UserError
-from miles_repro.report.ablations import ablation_sheet, curve
+from miles_repro.report.ablations import ablation_sheet, curves
 from miles_repro.report.comparison import comparison_sheet, paper_sheet
 from miles_repro.report.provenance import Origin
 from miles_repro.report.table import Sheet, Table
@@ -241,16 +241,29 @@ def test_curve_joins_runs_that_differ_in_tau_alone() -> None:
             for tau in (0.0, 0.1, 0.2, 0.3, 0.5)
         ],
     ]
-    found = curve(study(records, "smnist_mini", "mini"), "concat", "tau")
-    assert found is not None
-    assert {name: len(cell.runs) for name, cell in found.cells.items()} == {
-        "0.0": 5,
-        "0.2": 5,
-        "0.3": 1,
-        "0.5": 5,
-    }
-    assert found.fixed == "mu 0.5, lr 0.001"
-    assert curve(study([record()], "smnist_mini", "mini"), "concat", "tau") is None
+    found = curves(study(records, "smnist_mini", "mini"), "concat", "tau")
+    assert [{name: len(cell.runs) for name, cell in one.cells.items()} for one in found] == [
+        {"0.0": 5, "0.2": 5, "0.3": 1, "0.5": 5}
+    ]
+    assert (found[0].fixed, found[0].at_papers_value) == ("mu 0.5, lr 0.001", True)
+    assert curves(study([record()], "smnist_mini", "mini"), "concat", "tau") == []
+
+
+def test_an_ablation_at_another_value_is_a_table_of_its_own() -> None:
+    records = [
+        run
+        for mu in (0.5, 0.1)
+        for seed in (1, 2, 3)
+        for tau in (0.0, 0.2, 0.5)
+        for run in [record(seed=seed, strategy_values={"tau": tau, "mu": mu})]
+    ]
+    for run in records:
+        run["pinned"] = ["strategy.tau"]
+    tables = [t for t in ablation_sheet(4, studies(records), ORIGIN).tables if "mini" in t.title]
+    assert sorted(table.notes[1].split(": ")[1] for table in tables) == [
+        "mu 0.1, lr 0.001.",
+        "mu 0.5, lr 0.001.",
+    ]
 
 
 def test_table_4_shows_every_setting_in_order() -> None:

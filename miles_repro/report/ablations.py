@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from miles_repro.paper import FUSIONS, MODALITIES, MUS, SOURCES, TAUS, published
-from miles_repro.report.comparison import heading, parts, side_label
+from miles_repro.paper import DEFAULTS, FUSIONS, MODALITIES, MUS, SOURCES, TAUS, published
+from miles_repro.report.comparison import heading, parts, side_label, sides
 from miles_repro.report.entry import Entry, Row, entry_table, result_notes
 from miles_repro.report.measures import values
 from miles_repro.report.provenance import Origin, study_tags
@@ -38,6 +38,13 @@ class Curve:
     cells: dict[str, Cell]
 
     @property
+    def at_papers_value(self) -> bool:
+        """Whether the other of tau and mu is the paper's default."""
+        run = next(iter(self.cells.values())).searched[0]
+        (name,) = {"tau", "mu"} - {self.parameter}
+        return setting(run, "strategy", name) == DEFAULTS[name]
+
+    @property
     def fixed(self) -> str:
         """The strategy's other values and the learning rate, equal along the curve."""
         run = next(iter(self.cells.values())).searched[0]
@@ -46,37 +53,26 @@ class Curve:
         return ", ".join([*parts, f"lr {setting(run, 'optimizer', 'lr')}"])
 
 
-def curve(study: Study | None, fusion: str, parameter: str) -> Curve | None:
-    """MILES runs equal in all but the seed and `parameter` (tau, mu), at two values or more.
-
-    Of several such families the one with most values counts, then the one with most runs.
-    """
-    families: defaultdict[str, list[Record]] = defaultdict(list)
+def curves(study: Study | None, fusion: str, parameter: str) -> list[Curve]:
+    """MILES runs equal in all but the seed and `parameter` (tau, mu): one curve per choice of the
+    other values that has run at three settings or more, the fullest first."""
+    found: defaultdict[str, defaultdict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for run in study.records if study else ():
         if run["strategy"] == "miles" and run["fusion"] == fusion and source(run) == "val":
-            key = same_but(run, "seed", "trial", "pinned", f"strategy.{parameter}")
-            families[key].append(run)
-    best: dict[str, dict[int, Record]] = {}
-    for key in sorted(families):
-        settings: defaultdict[str, dict[int, Record]] = defaultdict(dict)
-        for run in families[key]:
-            settings[str(float(setting(run, "strategy", parameter)))][run["seed"]] = run
-        if _size(settings) > _size(best):
-            best = settings
-    if len(best) < 2:
-        return None
+            key = same_but(run, "seed", "trial", f"strategy.{parameter}")
+            found[key][str(float(setting(run, "strategy", parameter)))].append(run)
+    full = [settings for _, settings in sorted(found.items()) if len(settings) >= 3]
+    full.sort(key=lambda settings: (len(settings), sum(map(len, settings.values()))), reverse=True)
     # The setting is the trial here: one configuration per value, nothing to select.
-    cells = {name: _as_cell(list(best[name].values())) for name in sorted(best, key=float)}
-    return Curve(parameter, cells)
-
-
-def _size(settings: dict[str, dict[int, Record]]) -> tuple[int, int]:
-    return len(settings), sum(map(len, settings.values()))
+    return [
+        Curve(parameter, {name: _as_cell(settings[name]) for name in sorted(settings, key=float)})
+        for settings in full
+    ]
 
 
 def _as_cell(runs: list[Record]) -> Cell:
     first = runs[0]
-    ordered = tuple(sorted(runs, key=lambda run: run["seed"]))
+    ordered = tuple({run["seed"]: run for run in sorted(runs, key=lambda r: r["seed"])}.values())
     names = {key: first[key] for key in ("dataset", "budget", "fusion", "strategy", "trial")}
     return Cell(
         **names,
@@ -136,33 +132,35 @@ def ablation_sheet(number: int, studies: Sequence[Study], origin: Origin) -> She
     tables = []
     for dataset, study in parts(studies, origin):
         for fusion in FUSIONS:
-            cells, notes = _ablation_cells(study, fusion, parameter)
+            ablations = _ablations(study, fusion, parameter)
             paper = published(number, dataset, fusion, "miles", "fused", settings[0])
-            if not cells and not (paper and origin.in_paper(dataset)):
-                continue
-            names = list(settings)
-            if parameter != "source":
-                names = sorted({*settings, *cells}, key=float, reverse=True)
-            rows = []
-            for name in names:
-                cell = cells.get(name)
-                entries = _ablation_entries(number, dataset, study, fusion, name, cell, origin)
-                tags = {"fusion": fusion, "strategy": "miles", "setting": name}
-                rows.append(Row({parameter: name}, tags, cell, entries))
-            head = heading(dataset, study, origin.in_paper(dataset), fusion)
-            tables.append(_table(number, head, dataset, study, rows, *notes))
+            if not ablations and paper and origin.in_paper(dataset):
+                ablations = [({}, [])]
+            for cells, notes in ablations:
+                names = list(settings)
+                if parameter != "source":
+                    names = sorted({*settings, *cells}, key=float, reverse=True)
+                rows = []
+                for name in names:
+                    cell = cells.get(name)
+                    entries = _ablation_entries(number, dataset, study, fusion, name, cell, origin)
+                    tags = {"fusion": fusion, "strategy": "miles", "setting": name}
+                    rows.append(Row({parameter: name}, tags, cell, entries))
+                head = heading(dataset, study, origin.in_paper(dataset), fusion)
+                tables.append(_table(number, head, dataset, study, rows, *notes))
     return Sheet(f"table{number}", title, tables, [origin.note()])
 
 
-def _ablation_cells(
+def _ablations(
     study: Study | None, fusion: str, parameter: str
-) -> tuple[dict[str, Cell], list[str]]:
+) -> list[tuple[dict[str, Cell], list[str]]]:
+    """Setting -> its cell, and the note that belongs under it: a table each."""
     if parameter == "source":
         cells = source_cells(study, fusion)
         # The ordinary row alone is no ablation.
-        return (cells, [SOURCE_NOTE]) if "train" in cells else ({}, [])
-    found = curve(study, fusion, parameter)
-    return (found.cells, [CURVE_NOTE.format(parameter, found.fixed)]) if found else ({}, [])
+        return [(cells, [SOURCE_NOTE])] if "train" in cells else []
+    found = curves(study, fusion, parameter)
+    return [(one.cells, [CURVE_NOTE.format(parameter, one.fixed)]) for one in found]
 
 
 def _ablation_entries(
@@ -175,7 +173,7 @@ def _ablation_entries(
     origin: Origin,
 ) -> list[Entry]:
     found = []
-    for quantity in ["fused", "strong", "weak"] + ["best_epoch"] * (number == 6):
+    for quantity in ["fused", *sides(study), *["best_epoch"] * (number == 6)]:
         printed = None
         if origin.in_paper(dataset):
             printed = published(number, dataset, fusion, "miles", quantity, name)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from miles_repro.paper import NEAR, PAPER_ROWS
-from miles_repro.report.ablations import curve, source_cells
+from miles_repro.report.ablations import curves, source_cells
 from miles_repro.report.contrasts import differences, show_verdict
 from miles_repro.report.measures import SIGN, Values, interval, margin, paired, values
 from miles_repro.report.names import NOT_RUN, strategy_label
 from miles_repro.report.table import show
 from miles_repro.selection import Study
-from miles_repro.verdicts import decide, p_above, p_below, verdict
+from miles_repro.verdicts import ALPHA, decide, p_above, p_below, verdict
 
 YES, NOT, OPEN, UNRUN = "supported", "not supported", "undecided", NOT_RUN
 RIVALS = tuple(name for name in PAPER_ROWS if name != "miles")
@@ -105,8 +105,8 @@ def best(
         found = [sign * d for d in differences(study, fusion, measure, subject, rival)]
         parts.append(above(strategy_label(study, rival), found, border))
     own = values(study, study.cells[fusion, subject], measure)
-    won = [part for part in parts if part.support <= 0.05]
-    lost = [part for part in parts if len(parts) * part.against <= 0.05]
+    won = [part for part in parts if part.support <= ALPHA]
+    lost = [part for part in parts if len(parts) * part.against <= ALPHA]
     closest = min(parts, key=lambda part: np.mean(part.differences) if part.differences else np.inf)
     texts = [
         f"{strategy_label(study, subject)} {show(interval(own))}, n {len(own)}",
@@ -161,12 +161,14 @@ def sensitivity(
     study: Study, fusion: str, *, parameter: str, peak: str, edges: Sequence[str]
 ) -> Finding:
     """Shape along a hyper-parameter: fused peaks in the middle, strong probe rises, weak falls."""
-    found = curve(study, fusion, parameter)
-    if found is None:
+    ran = curves(study, fusion, parameter)
+    if not ran:
         return Finding([], [parameter], NOT_RUN)
-    missing = [name for name in (peak, *edges) if name not in found.cells]
+    missing = [name for name in (peak, *edges) if name not in ran[0].cells]
     if missing:
         return Finding([], missing, f"{NOT_RUN}: {parameter} {', '.join(missing)}")
+    # The paper's other value first, where both have the same settings.
+    found = max(ran, key=lambda one: (len(one.cells), one.at_papers_value))
     fused = {name: values(study, cell, "fused") for name, cell in found.cells.items()}
     parts = [
         above(f"fused at {peak} minus {edge}", paired(fused[peak], fused[edge])) for edge in edges

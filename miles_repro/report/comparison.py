@@ -111,6 +111,11 @@ def heading(dataset: str, study: Study | None, paper: bool, fusion: str = "") ->
     return f"{place(study)}, {metric_label(study)}{end}{remark}"
 
 
+def sides(study: Study | None) -> tuple[str, ...]:
+    """The paper's two modalities; of other data all, strongest to weakest."""
+    return ("strong", "weak") if study is None or len(study.modalities) == 2 else study.modalities
+
+
 def side_label(side: str, study: Study | None) -> str:
     """Column head of strong and weak, with the modality behind them."""
     if side not in ("strong", "weak"):
@@ -139,7 +144,7 @@ def _paper_table(
                 published(number, dataset, fusion, name, quantity) if paper else None,
                 cell,
             )
-            for quantity in ("fused", "strong", "weak", "gap")
+            for quantity in ("fused", *sides(study), "gap")
         ]
         source = _unimodal_source(study, (fusion, name)) if study and cell else NONE
         labels = {"strategy": strategy_label(study, name), "heads": source}

@@ -12,7 +12,7 @@ from miles_repro.plots import canvas, comparison, dynamics
 from miles_repro.plots.canvas import Line
 from miles_repro.plots.comparison import Difference, Track
 from miles_repro.records import disk_errors
-from miles_repro.report.ablations import curve
+from miles_repro.report.ablations import Curve, curves
 from miles_repro.report.contrasts import (
     as_interval,
     contrasts,
@@ -186,7 +186,9 @@ def _costs(study: Study) -> list[Picture]:
     if not panels:
         return []
     title = f"Cost: {place(study)}"
-    figure = comparison.dots(panels, title=title, xlabel=f"{clock} time of one run (s)")
+    figure = comparison.dots(
+        panels, title=title, xlabel=f"{clock} time of one run (s); bar: median"
+    )
     caption = f"{title}: {clock} time of each decision run, bar: median; rough on a busy machine."
     return [Picture(f"cost__{stem(study)}", caption, figure)]
 
@@ -199,26 +201,26 @@ def _clock(study: Study) -> str:
 
 def _sensitivity(study: Study, number: int, parameter: str, origin: Origin) -> list[Picture]:
     panels: dict[str, list[Track]] = {}
+    columns = 2
     for fusion, label in FUSIONS.items():
-        found = curve(study, fusion, parameter)
-        if found is None:
-            continue
-        panels[f"ours, {label} ({found.fixed})"] = [
-            _track(
-                name,
-                {float(k): interval(values(study, c, name, "own")) for k, c in found.cells.items()},
-                study,
-            )
-            for name in ("fused", "strong", "weak")
-        ]
-        panels[f"paper, {label}, LUMA"] = [
-            _track(name, _paper_values(number, fusion, name), None)
-            for name in ("fused", "strong", "weak")
-        ]
+        found = curves(study, fusion, parameter)
+        for one in found:
+            sizes = sorted({len(cell.runs) for cell in one.cells.values()})
+            seeds = "-".join(dict.fromkeys((str(sizes[0]), str(sizes[-1]))))
+            panels[f"ours, {label} ({one.fixed}; n {seeds})"] = [
+                _track(name, _our_values(study, one, name), study)
+                for name in ("fused", "strong", "weak")
+            ]
+        if found:
+            columns = max(columns, len(found) + 1)
+            panels[f"paper, {label}, LUMA"] = [
+                _track(name, _paper_values(number, fusion, name), None)
+                for name in ("fused", "strong", "weak")
+            ]
     if not panels:
         return []
     title = f"MILES along {parameter}: {place(study)}, beside the paper's LUMA"
-    figure = comparison.sensitivity(panels, title=title, parameter=parameter, columns=2)
+    figure = comparison.sensitivity(panels, title=title, parameter=parameter, columns=columns)
     caption = f"{title}. Bands: 95 % intervals over seeds; the paper has single runs."
     return [Picture(f"{parameter}__{stem(study)}", caption, figure)]
 
@@ -229,6 +231,13 @@ def _track(name: str, found: Mapping[float, Interval | None], study: Study | Non
         return Track(name, known)
     modality = (study.modalities if study else MODALITIES["luma"])[-(name == "weak")]
     return Track(f"{modality} ({name})", known)
+
+
+def _our_values(study: Study, curve: Curve, quantity: str) -> dict[float, Interval | None]:
+    return {
+        float(name): interval(values(study, cell, quantity, "own"))
+        for name, cell in curve.cells.items()
+    }
 
 
 def _paper_values(number: int, fusion: str, quantity: str) -> dict[float, Interval | None]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from miles_repro.paper import DATASETS, PAPER_ROWS
 from miles_repro.selection import Study, is_unimodal
 
-METRICS = {"accuracy": "accuracy", "f1_micro": "micro F1"}
+METRICS = {
+    "accuracy": "accuracy",
+    "f1_micro": "micro F1",
+    "f1_macro": "macro F1",
+    "f1_samples": "samples F1",
+    "f1_weighted": "weighted F1",
+}
 NOT_RUN = "not yet run"
 STAND_IN = "stand-in"
 

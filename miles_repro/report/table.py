@@ -22,7 +22,7 @@ Column = tuple[str, str]
 """(group, name): groups span columns in LaTeX and HTML, Markdown joins the two."""
 FUSION: Column = ("", "fusion")
 FAMILY: Column = ("", "family")
-LINE = 92
+LINE = 100
 """Characters of small type that a LaTeX line holds."""
 PREAMBLE = "% Needs \\usepackage{booktabs}\n"
 
