@@ -36,7 +36,6 @@ from miles_repro.errors import UserError
 
 Record = Mapping[str, Any]
 """One summary.json."""
-
 Key = TypeVar("Key", int, float)
 
 SEARCH_SEED = 0
@@ -81,19 +80,19 @@ class Study:
         """Strongest to weakest: what the data set declares, then by validation metric of the
         unimodal runs, or where not all have run, of the probes."""
         first = max(self.records, key=lambda record: len(record["modalities"]))
-        names = list(first["modalities"])
-        alone: dict[str, list[float]] = {m: [] for m in names}
-        probes: dict[str, list[float]] = {m: [] for m in names}
-        for record in self.records:
-            if is_unimodal(record["strategy"]):
-                alone[record["strategy"].removeprefix("unimodal_")].append(_validation(record))
-            else:
-                for m, score in record["instruments"]["probe"]["val"].items():
-                    probes[m].append(score["metric"])
-        scores = alone if all(alone.values()) else probes
-        means = {m: sum(v) / len(v) if v else 0.0 for m, v in scores.items()}
-        declared = {first["strong"]: -1, first["weak"]: 1}
-        return tuple(sorted(names, key=lambda m: (declared.get(m, 0), -means[m])))
+        scores: defaultdict[tuple[bool, str], list[float]] = defaultdict(list)
+        for run in (run for cell in self.cells.values() for run in (*cell.search, *cell.runs)):
+            if is_unimodal(run["strategy"]):
+                scores[True, run["strategy"].removeprefix("unimodal_")].append(_validation(run))
+                continue
+            probes = run.get("instruments", {}).get("probe", {"val": {}})["val"]
+            for m, score in probes.items():
+                scores[False, m].append(score["metric"] or 0.0)
+        alone = all((True, m) in scores for m in first["modalities"])
+        mean = {m: sum(found) / len(found) for (kind, m), found in scores.items() if kind == alone}
+        side = {first["strong"]: -1, first["weak"]: 1}
+        found = [(side.get(m, 0), -mean.get(m, 0.0), m) for m in first["modalities"]]
+        return tuple(m for *_, m in sorted(found, key=lambda one: one[:2]))
 
     @property
     def strong(self) -> str:
@@ -111,7 +110,8 @@ class Study:
     @cached_property
     def names(self) -> dict[str, tuple[str, str]]:
         """Strategy -> (family, label), as its records say."""
-        return {r["strategy"]: (r["family"], r["label"]) for r in self.records}
+        found = ((r["strategy"], r.get("family", ""), r.get("label")) for r in self.records)
+        return {strategy: (family, label or strategy) for strategy, family, label in found}
 
     @property
     def metric(self) -> str:
@@ -287,7 +287,6 @@ def best_unimodal_lr(
     records: Iterable[Record], dataset: str, budget: str, modality: str
 ) -> tuple[float, list[str]]:
     """Learning rate of the best unimodal model of `modality`, and the ids of the runs behind it.
-
     Raises UserError where no unimodal run has finished."""
     strategy = f"unimodal_{modality}"
     found = study((r for r in records if r["strategy"] == strategy), dataset, budget)

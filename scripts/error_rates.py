@@ -18,6 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without an installation
 
+from miles_repro.paper import DATASETS, PAPER_ROWS, published
 from miles_repro.stats import mean_ci, predict
 from miles_repro.verdicts import ALPHA, decide, expected_seeds, holm, p_above, p_below, verdicts
 from miles_repro.verdicts import verdict as judge
@@ -28,6 +29,9 @@ EPS = 1.0
 FAMILY = 12
 RIVALS = 8
 CELLS = 8
+
+RULES = ("before", "fixed n", "now")
+"""How claims were decided; by t tests at a number of seeds fixed beforehand; at any number."""
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 NOISE: dict[str, Draw] = {
@@ -148,19 +152,37 @@ def t_tests(table: np.ndarray) -> list[tuple[float, float]]:
     return list(zip(table.mean(axis=1).tolist(), p.tolist(), strict=True))
 
 
+def paper_margins() -> np.ndarray:
+    """MILES minus each other row, fused, in the paper's Tables II and III: (cells, rivals)."""
+
+    def margins(table: int, dataset: str, fusion: str) -> list[float]:
+        found = (published(table, dataset, fusion, row, "fused") for row in PAPER_ROWS)
+        values = dict(zip(PAPER_ROWS, (one.value for one in found if one), strict=True))
+        return [values["miles"] - value for row, value in values.items() if row != "miles"]
+
+    tables = ((2, "concat"), (3, "sum"))
+    return np.array([margins(table, d, fusion) for table, fusion in tables for d in DATASETS])
+
+
 def claim_best(
-    studies: int, margins: Sequence[float], sd: float, n: int, cells: int = 1
+    studies: int, margins: Sequence[float] | np.ndarray, sd: float, n: int, cells: int = 1
 ) -> dict[str, list[float]]:
     """Rule -> shares of "supported" and "not supported" for "beats each of the rivals in every
-    cell"; every method has its own noise of `sd`, so the subject's noise is in all pairs."""
+    cell"; margins: (rivals,) or (cells, rivals). Every method has its own noise of `sd`, so the
+    subject's noise is in all pairs."""
+    rivals = np.shape(margins)[-1]
+    true = np.broadcast_to(margins, (cells, rivals))[..., None]
     rng = np.random.default_rng(0)
-    words: dict[str, list[str]] = {"before": [], "now": []}
+    words: dict[str, list[str]] = {rule: [] for rule in RULES}
     for _ in range(studies):
         own = rng.normal(0, sd, (cells, 1, n))
-        gains = np.array(margins)[None, :, None] + own - rng.normal(0, sd, (cells, len(margins), n))
-        old = [old_claim(t_tests(cell)) for cell in gains]
+        gains = true + own - rng.normal(0, sd, (cells, rivals, n))
+        tests = [t_tests(cell) for cell in gains]
+        old = [old_claim(cell) for cell in tests]
         each = ("not supported", "undecided")
         words["before"].append(next((w for w in each if w in old), "supported"))
+        sided = [(p if m > 0 else 2 - p) / 2 for cell in tests for m, p in cell]
+        words["fixed n"].append(decide(sided, [1 - p for p in sided]))
         flat = gains.reshape(-1, n).tolist()
         words["now"].append(decide([p_above(d) for d in flat], [p_below(d) for d in flat]))
     return {
@@ -170,7 +192,7 @@ def claim_best(
 
 
 def claims(studies: int) -> list[list[str]]:
-    cases = [
+    cases: list[tuple[str, Sequence[float] | np.ndarray, int, int]] = [
         ("all methods equal", [0.0] * RIVALS, 5, 1),
         ("all methods equal", [0.0] * RIVALS, 5, CELLS),
         ("all methods equal", [0.0] * RIVALS, 40, CELLS),
@@ -180,12 +202,15 @@ def claims(studies: int) -> list[list[str]]:
         ("every rival 1 below", [1.0] * RIVALS, 20, 1),
         ("one rival 1 above", [-1.0] + [0.0] * (RIVALS - 1), 10, 1),
         ("one rival 1 above", [-1.0] + [0.0] * (RIVALS - 1), 20, 1),
+        ("the paper's margins", paper_margins(), 5, CELLS),
+        ("the paper's margins", paper_margins(), 20, CELLS),
+        ("the paper's margins", paper_margins(), 40, CELLS),
     ]
-    heads = ["supported, before", "now", "not supported, before", "now"]
+    heads = [f"{word}: {rule}" for word in ("supported", "not supported") for rule in RULES]
     rows = [["truth (sd 0.4)", "cells", "n", *heads]]
     for truth, margins, n, cells in cases:
         found = claim_best(studies, margins, 0.4, n, cells)
-        shares = [found[rule][i] for i in (0, 1) for rule in ("before", "now")]
+        shares = [found[rule][i] for i in (0, 1) for rule in RULES]
         rows.append([truth, str(cells), str(n), *map(percent, shares)])
     return rows
 

@@ -26,10 +26,10 @@ def contrast_rows(records: list[dict[str, Any]], fusion: str = "concat") -> dict
 
 def test_contrasts_separate_losses_from_scheduling() -> None:
     found = contrast_rows(population(seeds=range(1, 9)))
-    losses = found["vanilla_aux", "vanilla", "audio"]
+    losses = found["vanilla", "vanilla_aux", "audio"]
     scheduling = found["miles", "vanilla_aux", "audio"]
-    assert losses["difference"] == pytest.approx(8.4, abs=0.5)
-    assert (losses["verdict"], losses["n"]) == ("better", 8)
+    assert losses["difference"] == pytest.approx(-8.4, abs=0.5)
+    assert (losses["verdict"], losses["n"]) == ("worse", 8)
     assert scheduling["difference"] == pytest.approx(0.2, abs=0.5)
     assert scheduling["verdict"] == "equal"
     assert found["miles", "static_lr", "fused"]["p_holm"] <= 1
@@ -46,8 +46,8 @@ def test_one_comparison_has_one_number_everywhere() -> None:
     records = population(seeds=range(1, 9))
     found = contrast_rows(records)
     (claim,) = [j for j in judge(studies(records)) if j.claim.name == "auxiliary_losses"]
-    row = found["vanilla_aux", "vanilla", "audio"]
-    shown = f"{row['difference']:+.1f} [{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
+    row = found["vanilla", "vanilla_aux", "audio"]  # the claim is about the other sign
+    shown = f"{-row['difference']:+.1f} [{-row['ci_high']:+.1f}, {-row['ci_low']:+.1f}]"
     assert shown in claim.findings["concat"].numbers
 
 

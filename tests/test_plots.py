@@ -20,7 +20,7 @@ from record_factory import ablation, epoch_rows, population, record
 from miles_repro.plots import canvas, comparison, dynamics
 from miles_repro.plots.canvas import _apart
 from miles_repro.plots.comparison import Track, _cliques
-from miles_repro.report.contrasts import contrasts
+from miles_repro.report.contrasts import contrasts, families
 from miles_repro.report.figures import pictures, shown_runs
 from miles_repro.report.provenance import Origin
 from miles_repro.selection import studies
@@ -88,7 +88,11 @@ def test_a_forest_has_every_contrast_with_its_interval_and_verdict(
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles[0] == "fused accuracy"
     assert titles[1:3] == ["image (probe)", "audio (probe)"]
-    judged = contrasts(one, "concat", "fused")
+    judged = {
+        pair: verdict
+        for pairs in families(one, "concat").values()
+        for pair, verdict in contrasts(one, "concat", "fused", pairs).items()
+    }
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert labels == [" - ".join(one.names[name][1] for name in pair) for pair in judged]
     means = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", "")]

@@ -20,15 +20,18 @@ from miles_repro.selection import Study
 from miles_repro.stats import Interval
 from miles_repro.verdicts import ALPHA, Verdict, Word, verdicts
 
-PRIMARY = ("miles", "vanilla_aux")
-"""The contrast named beforehand: MILES against its own losses without scheduling, fused metric."""
+REFERENCE, SUBJECT = "vanilla_aux", "miles"
+"""Every strategy is held against the plain auxiliary losses, and MILES against every strategy."""
+
+PRIMARY = (SUBJECT, REFERENCE)
+"""The contrast named beforehand: MILES minus its own losses without scheduling, fused metric."""
 
 QUESTIONS = {
     ("miles", "vanilla_aux"): "scheduling on top of the losses",
+    ("vanilla", "vanilla_aux"): "no auxiliary losses",
     ("miles", "static_lr"): "adaptive instead of static",
     ("miles", "random_lr"): "utilization instead of chance",
     ("miles", "vanilla"): "losses and scheduling",
-    ("vanilla_aux", "vanilla"): "auxiliary losses",
 }
 """(subject, rival) -> what the difference answers."""
 
@@ -49,27 +52,31 @@ def measures_of(study: Study) -> list[str]:
     return ["fused", *study.modalities, *["abs_gap"] * (len(study.modalities) > 1)]
 
 
-def reference(study: Study, fusion: str) -> str | None:
-    """Whom the others are compared with: MILES, where it has run."""
-    return next(
-        (s for s in ("miles", "vanilla_aux", "vanilla") if (fusion, s) in study.cells), None
-    )
-
-
-def contrasts(study: Study, fusion: str, measure: str) -> dict[Pair, Verdict]:
-    """The family of one fusion and measure: the reference minus every other strategy, and auxiliary
-    losses against none. "better" always favours the subject; differences are subject - rival.
-    """
-    subject = reference(study, fusion)
+def families(study: Study, fusion: str) -> dict[str, list[Pair]]:
+    """Title -> pairs of one Holm family: every strategy minus the reference (vanilla or the
+    first where that has not run), then MILES minus all others. No pair is in two families."""
     ran = strategies(study, fusion)
-    pairs = [(subject, rival) for rival in ran if subject and rival != subject]
-    if subject == "miles" and {"vanilla_aux", "vanilla"} <= set(ran):
-        pairs.append(("vanilla_aux", "vanilla"))
-    family = {pair: differences(study, fusion, measure, *pair) for pair in pairs if pair[0]}
-    names = {" - ".join(pair): pair for pair in family if family[pair]}
+    known = [name for name in (REFERENCE, "vanilla", *ran) if name in ran]
+    if len(ran) < 2:
+        return {}
+    reference = known[0]
+    found = {reference: [(name, reference) for name in ran if name != reference]}
+    rest = [name for name in ran if name not in (SUBJECT, reference)]
+    if SUBJECT in ran and reference != SUBJECT and rest:
+        found[SUBJECT] = [(SUBJECT, name) for name in rest]
+    heads = {SUBJECT: "{} minus the others", reference: "strategies minus {}"}
+    return {heads[k].format(strategy_label(study, k)): pairs for k, pairs in found.items()}
+
+
+def contrasts(
+    study: Study, fusion: str, measure: str, pairs: Sequence[Pair]
+) -> dict[Pair, Verdict]:
+    """The verdicts of one family on one measure. "better" always favours the subject, differences
+    are subject - rival; pairs without a shared decision seed are left out."""
+    names = {" - ".join(pair): pair for pair in pairs}
+    found = {name: differences(study, fusion, measure, *pair) for name, pair in names.items()}
     primary = " - ".join(PRIMARY) if measure == "fused" else None
-    judged = verdicts({name: family[pair] for name, pair in names.items()}, margin(measure),
-                      primary=primary)  # fmt: skip
+    judged = verdicts({k: v for k, v in found.items() if v}, margin(measure), primary=primary)
     smaller = SIGN.get(measure, 1) < 0
     return {
         names[name]: replace(v, word=SWAPPED.get(v.word, v.word)) if smaller else v
@@ -84,9 +91,12 @@ def differences(study: Study, fusion: str, measure: str, subject: str, rival: st
 
 
 def contrasts_sheet(study: Study, origin: Origin) -> Sheet:
-    """One table, which is one Holm family, per fusion and measure."""
+    """One table, which is one Holm family, per fusion, measure and subject."""
     tables = [
-        _table(study, fusion, measure) for fusion in study.fusions for measure in measures_of(study)
+        _table(study, fusion, measure, title, pairs)
+        for fusion in study.fusions
+        for title, pairs in families(study, fusion).items()
+        for measure in measures_of(study)
     ]
     name = f"contrasts__{stem(study)}"
     notes = [origin.note(), *study_notes(study)]
@@ -99,11 +109,13 @@ def measure_label(study: Study, measure: str) -> str:
     return "gap of probes (smaller: better)" if measure == "abs_gap" else f"{measure} (probe)"
 
 
-def _table(study: Study, fusion: str, measure: str) -> Table:
+def _table(study: Study, fusion: str, measure: str, kind: str, pairs: Sequence[Pair]) -> Table:
     columns = ["difference", "asks", "points [interval]", "verdict", "p", "n"]
-    title = f"{measure_label(study, measure)}, {FUSIONS.get(fusion, fusion)}, {place(study)}"
+    title = (
+        f"{measure_label(study, measure)}, {kind}, {FUSIONS.get(fusion, fusion)}, {place(study)}"
+    )
     table = Table(title, [("", name) for name in columns], leads=2)
-    judged = contrasts(study, fusion, measure)
+    judged = contrasts(study, fusion, measure, pairs)
     for pair, v in judged.items():
         label = " - ".join(strategy_label(study, name) for name in pair)
         question = QUESTIONS.get(pair, NONE)

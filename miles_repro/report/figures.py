@@ -16,6 +16,7 @@ from miles_repro.report.ablations import Curve, curves
 from miles_repro.report.contrasts import (
     as_interval,
     contrasts,
+    families,
     measure_label,
     measures_of,
 )
@@ -154,7 +155,8 @@ def _forests(study: Study) -> list[Picture]:
                 Difference(
                     " - ".join(strategy_label(study, s) for s in pair), as_interval(v), v.word
                 )
-                for pair, v in contrasts(study, fusion, measure).items()
+                for pairs in families(study, fusion).values()
+                for pair, v in contrasts(study, fusion, measure, pairs).items()
             ]
             panels[measure_label(study, measure)] = (rows, margin(measure))
         if not all(rows for rows, _ in panels.values()):

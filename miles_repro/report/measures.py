@@ -33,7 +33,9 @@ def measure(study: Study, record: Record, name: str, instrument: Instrument) -> 
     if name == "fused":
         value = None if is_unimodal(record["strategy"]) else record["test"]["fused"]["metric"]
         return _percent(value)
-    own = record["test"] if instrument == "own" else record["instruments"][instrument]["test"]
+    own = record["test"]
+    if instrument != "own":
+        own = record.get("instruments", {}).get(instrument, {"test": {}})["test"]
     heads = [_percent((own.get(m) or {}).get("metric")) for m in study.modalities]
     if name not in ("gap", "abs_gap"):
         name = {"strong": study.strong, "weak": study.weak}.get(name, name)
