@@ -7,16 +7,19 @@ configuration can use it.
 The rules
 ---------
 - Ordinary runs choose: finished, no searched value fixed by hand (``pinned`` empty), utilization
-  measured on validation data (``source: train`` is the paper's Table VI, kept apart).
+  measured on validation data (``source: train`` is the paper's Table VI, kept apart). A diverged
+  run is a finished one: it keeps its place among the seeds and is marked.
 - One protocol per data set and budget: same data, split, encoders, optimizer, epochs, batch size.
   Of several, the one with most runs counts; the others are left out, and captions say how many.
 - One configuration per trial, the seed apart: the one with most runs, by the same rule. Values
   outside the search (``strategy.reset_other``) make another configuration, not another trial.
 - Best epoch: chosen inside the run by the fused validation metric, the first one wins ties.
-- Best trial of a cell (data set, budget, fusion, strategy): highest mean fused validation metric
-  over the *search seeds*, the seeds that most trials have run. So re-running the winner over more
-  seeds never changes the winner. Ties: the lowest trial number.
-- Best unimodal learning rate: the same rule over rates; ties: the smallest rate.
+- Best trial of a cell (data set, budget, fusion, strategy): highest fused validation metric on the
+  search seed, 0. Ties: the lowest trial. Where no trial ran that seed, the lowest trial.
+- Decision seeds are all others. Means, intervals and verdicts use these alone, so no number is
+  reported from a seed that it was chosen on.
+- Best unimodal learning rate: highest mean over the search seed, or without it over the seeds that
+  most rates have run; ties: the smallest rate.
 """
 
 from __future__ import annotations
@@ -26,22 +29,25 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from miles_repro.errors import UserError
 
 Record = Mapping[str, Any]
 """One summary.json."""
-
 Key = TypeVar("Key", int, float)
+
+SEARCH_SEED = 0
+FINISHED = ("done", "diverged")
 
 
 @dataclass(frozen=True)
 class Cell:
     """The runs a table entry speaks of.
 
-    runs: the selected trial, one per seed; searched: every run the selection chose from;
-    trials: how many trials those are.
+    runs: the selected trial on its decision seeds, one run a seed; search: its run on the search
+    seed, if any; searched: every run the selection chose from; trials: how many trials those are.
     """
 
     dataset: str
@@ -51,6 +57,7 @@ class Cell:
     trial: int
     trials: int
     runs: tuple[Record, ...]
+    search: tuple[Record, ...]
     searched: tuple[Record, ...]
 
 
@@ -68,13 +75,43 @@ class Study:
     cells: dict[tuple[str, str], Cell]
     left_out: dict[str, str]
 
+    @cached_property
+    def modalities(self) -> tuple[str, ...]:
+        """Strongest to weakest: what the data set declares, then by validation metric of the
+        unimodal runs, or where not all have run, of the probes."""
+        first = max(self.records, key=lambda record: len(record["modalities"]))
+        scores: defaultdict[tuple[bool, str], list[float]] = defaultdict(list)
+        for run in (run for cell in self.cells.values() for run in (*cell.search, *cell.runs)):
+            if is_unimodal(run["strategy"]):
+                scores[True, run["strategy"].removeprefix("unimodal_")].append(_validation(run))
+                continue
+            probes = run.get("instruments", {}).get("probe", {"val": {}})["val"]
+            for m, score in probes.items():
+                scores[False, m].append(score["metric"] or 0.0)
+        alone = all((True, m) in scores for m in first["modalities"])
+        mean = {m: sum(found) / len(found) for (kind, m), found in scores.items() if kind == alone}
+        side = {first["strong"]: -1, first["weak"]: 1}
+        found = [(side.get(m, 0), -mean.get(m, 0.0), m) for m in first["modalities"]]
+        return tuple(m for *_, m in sorted(found, key=lambda one: one[:2]))
+
     @property
     def strong(self) -> str:
-        return str(self.records[0]["strong"])
+        return self.modalities[0]
 
     @property
     def weak(self) -> str:
-        return str(self.records[0]["weak"])
+        return self.modalities[-1]
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether other data stands under the data set's name."""
+        return any(record.get("stand_in") for record in self.records)
+
+    @cached_property
+    def names(self) -> dict[str, tuple[str, str]]:
+        """Strategy -> (family, label), as its records say."""
+        found = ((r["strategy"], r.get("family", ""), r.get("label")) for r in self.records)
+        return {strategy: (family, label or strategy) for strategy, family, label in found}
 
     @property
     def metric(self) -> str:
@@ -128,7 +165,7 @@ def studies(records: Iterable[Record]) -> list[Study]:
     """Group finished runs into studies, in order of data set and budget."""
     grouped: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in {record["run_id"]: record for record in records}.values():
-        if record["status"] == "done":
+        if record["status"] in FINISHED:
             grouped[record["dataset"], record["budget"]].append(record)
     return [_study(*key, grouped[key]) for key in sorted(grouped)]
 
@@ -155,7 +192,9 @@ def _study(dataset: str, budget: str, records: Sequence[Record]) -> Study:
 def select(records: Sequence[Record]) -> tuple[Cell, list[Record]]:
     """Choose the trial among the runs of one cell; also returns the runs that cannot take part."""
     runs, variants = _one_configuration_per_trial(records)
-    trial = _best((run["trial"], run["seed"], _validation(run)) for run in runs)
+    searches = [(r["trial"], 0, _validation(r)) for r in runs if r["seed"] == SEARCH_SEED]
+    trial = _best(searches) if searches else min(run["trial"] for run in runs)
+    own = sorted((r for r in runs if r["trial"] == trial), key=lambda r: r["seed"])
     first = runs[0]
     cell = Cell(
         dataset=first["dataset"],
@@ -164,7 +203,8 @@ def select(records: Sequence[Record]) -> tuple[Cell, list[Record]]:
         strategy=first["strategy"],
         trial=trial,
         trials=len({run["trial"] for run in runs}),
-        runs=tuple(sorted((r for r in runs if r["trial"] == trial), key=lambda r: r["seed"])),
+        runs=tuple(run for run in own if run["seed"] != SEARCH_SEED),
+        search=tuple(run for run in own if run["seed"] == SEARCH_SEED),
         searched=tuple(runs),
     )
     return cell, variants
@@ -201,21 +241,24 @@ def _majority(
 
 
 def _validation(record: Record) -> float:
-    """Fused validation metric at the run's best epoch; a diverged run scores below any other."""
+    """Fused validation metric at the run's best epoch; below any other where it is not finite."""
     value = record["val"]["fused"]["metric"]
     return float(value) if value is not None and math.isfinite(value) else -math.inf
 
 
 def _best(scored: Iterable[tuple[Key, int, float]]) -> Key:
-    """Key with the highest mean over the search seeds, from (key, seed, score) triples."""
+    """Key with the highest mean over the search seed, or over the seeds that most keys have where
+    none has that, from (key, seed, score) triples."""
     table: defaultdict[Key, dict[int, list[float]]] = defaultdict(dict)
     for key, seed, score in scored:
         table[key].setdefault(seed, []).append(score)
     counts = Counter(seed for seeds in table.values() for seed in seeds)
     most = max(counts.values())
     search = {seed for seed, count in counts.items() if count == most}
+    if SEARCH_SEED in counts:
+        search = {SEARCH_SEED}
     candidates = [key for key, seeds in table.items() if search <= seeds.keys()]
-    if not candidates:  # disjoint sets of trials per seed: compare within the lowest seed
+    if not candidates:  # disjoint sets of rates per seed: compare within the lowest seed
         search = {min(search)}
         candidates = [key for key, seeds in table.items() if search <= seeds.keys()]
 
@@ -244,9 +287,7 @@ def best_unimodal_lr(
     records: Iterable[Record], dataset: str, budget: str, modality: str
 ) -> tuple[float, list[str]]:
     """Learning rate of the best unimodal model of `modality`, and the ids of the runs behind it.
-
-    Raises UserError where no unimodal run has finished.
-    """
+    Raises UserError where no unimodal run has finished."""
     strategy = f"unimodal_{modality}"
     found = study((r for r in records if r["strategy"] == strategy), dataset, budget)
     if found is None:

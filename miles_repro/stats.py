@@ -1,7 +1,8 @@
-"""Seed statistics: intervals, paired tests, corrections, ranks. Thin layers over scipy.
+"""Descriptive seed statistics: means, prediction intervals, ranks. Thin layers over scipy.
 
-The unit is one run; the spread is over training seeds on one fixed test set, so an interval says
-how much a *retraining* would move the number, not how another test sample would.
+The unit is one run; the spread is over seeds, so an interval says how much another seed would move
+the number: a retraining on one fixed test set, or with ``dataset.scheme=rotate`` another split too.
+Comparisons are judged in ``verdicts``.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 LEVEL = 0.95
-"""Confidence level of every interval, and 1 - LEVEL the significance level of every test."""
+"""Confidence level of the intervals here."""
 
-WILCOXON_MIN = 6
-"""Below six pairs the two-sided exact Wilcoxon p cannot reach 0.05 (its minimum is 2 / 2^n)."""
+INTERVAL_MIN = 3
+"""Below three values an interval says nothing: with two it is 9 times as wide as their distance."""
 
 BOOTSTRAP_MIN = 8
 """Below eight values a resampled interval covers far less than it claims."""
@@ -26,7 +27,7 @@ BOOTSTRAP_MIN = 8
 class Interval:
     """Mean with its confidence interval.
 
-    low and high are None where the values give none: a single one, or several without spread.
+    low and high are None where the values give none: fewer than three, or no spread.
     """
 
     mean: float
@@ -53,7 +54,7 @@ def mean_ci(values: Sequence[float], level: float = LEVEL) -> Interval:
     sample = _finite(values)
     # Rounded to 1e-9, so that printed text does not hang on the order of summation.
     n, mean = len(sample), round(float(sample.mean()), 9)
-    if _flat(sample):
+    if n < INTERVAL_MIN or _flat(sample):
         return Interval(mean, None, None, n)
     from scipy.special import stdtrit
 
@@ -61,69 +62,27 @@ def mean_ci(values: Sequence[float], level: float = LEVEL) -> Interval:
     return Interval(mean, round(mean - half, 9), round(mean + half, 9), n)
 
 
+def predict(values: Sequence[float], best_of: int = 1, level: float = LEVEL) -> Interval:
+    """Where one further run like `values` falls (t prediction interval), or with `best_of` the
+    largest of so many: its lower end is that of one run, its upper end Bonferroni's over the runs
+    (Chew, JASA 63, 1968), so it covers at least `level`.
+
+    Raises ValueError as `mean_ci`; no interval where that has none.
+    """
+    sample = _finite(values)
+    n, mean = len(sample), round(float(sample.mean()), 9)
+    if n < INTERVAL_MIN or _flat(sample):
+        return Interval(mean, None, None, n)
+    from scipy.special import stdtrit
+
+    spread = float(sample.std(ddof=1)) * math.sqrt(1 + 1 / n)
+    low, high = (float(stdtrit(n - 1, 1 - (1 - level) / 2 / k)) * spread for k in (1, best_of))
+    return Interval(mean, round(mean - low, 9), round(mean + high, 9), n)
+
+
 def _flat(sample: np.ndarray) -> bool:
     """Whether there is no spread to estimate; metrics are ratios, below 1e-9 is rounding."""
     return bool(np.ptp(sample) < 1e-9)
-
-
-@dataclass(frozen=True)
-class Paired:
-    """a - b over the seeds both have.
-
-    p: paired t test, the one decisions rest on (it works from two seeds on, if the differences are
-    roughly normal). wilcoxon: signed-rank test without that assumption, None below WILCOXON_MIN.
-    p is None with one pair, or where all differences are equal and not zero (no spread to test on).
-    """
-
-    difference: Interval
-    p: float | None
-    wilcoxon: float | None
-
-    @property
-    def n(self) -> int:
-        return self.difference.n
-
-
-def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired | None:
-    """Compare two methods over their shared seeds; None where they share none."""
-    seeds = sorted(a.keys() & b.keys())
-    if not seeds:
-        return None
-    # Rounded, so that equal differences of ratios count as ties.
-    differences = np.round([a[seed] - b[seed] for seed in seeds], 9)
-    return Paired(mean_ci(differences.tolist()), _t_test(differences), _wilcoxon(differences))
-
-
-def _t_test(differences: np.ndarray) -> float | None:
-    n = len(differences)
-    if _flat(differences):
-        return 1.0 if n > 1 and not differences.any() else None
-    from scipy.special import stdtr
-
-    error = differences.std(ddof=1) / math.sqrt(n)
-    return float(2 * stdtr(n - 1, -abs(differences.mean()) / error))
-
-
-def _wilcoxon(differences: np.ndarray) -> float | None:
-    if len(differences) < WILCOXON_MIN:
-        return None
-    if not differences.any():
-        return 1.0
-    from scipy.stats import wilcoxon
-
-    return float(wilcoxon(differences).pvalue)
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down adjusted p values, in the order given; the family is the tests made (None
-    stays None and does not count)."""
-    order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
-    running = 0.0
-    for step, (p, i) in enumerate(order):
-        running = max(running, min(1.0, (len(order) - step) * p))
-        adjusted[i] = running
-    return adjusted
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import random
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 # Test accuracy of fused / strong head / weak head, near what small encoders reach on digits.
@@ -27,6 +29,24 @@ LEVELS = {
     "unimodal_image": (0.931, 0.931, None),
     "unimodal_audio": (0.842, None, 0.842),
 }
+# Label and family, as the strategies' configurations say.
+NAMES = {
+    "vanilla": ("Vanilla", "controls"),
+    "vanilla_aux": ("Vanilla + aux", "losses"),
+    "mslr_k": ("MSLR-K", "learning rates"),
+    "mslr_s": ("MSLR-S", "learning rates"),
+    "mslr_d": ("MSLR-D", "learning rates"),
+    "ogm": ("OGM", "gradients"),
+    "ogm_ge": ("OGM-GE", "gradients"),
+    "mses": ("MSES", "losses"),
+    "gblend": ("G-Blend", "losses"),
+    "miles": ("MILES", "learning rates"),
+    "static_lr": ("Static LR", "controls"),
+    "random_lr": ("Random LR", "controls"),
+    "modality_dropout": ("Modality dropout", "data"),
+    "mimo": ("MIMO", "losses"),
+}
+TRAINED = ("vanilla_aux", "mses", "gblend", "miles", "static_lr", "random_lr")
 MODALITIES = {
     "cremad": ("audio", "video"),
     "luma": ("audio", "image"),
@@ -48,10 +68,13 @@ def record(
     pinned: Sequence[str] = (),
     strategy_values: dict[str, Any] | None = None,
     lr: float = 0.001,
+    modalities: Sequence[str] | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """One finished run; numbers follow LEVELS (or `level`) with seeded noise of that size."""
-    strong, weak = MODALITIES.get(dataset, ("image", "audio"))
+    """One finished run (summary.json, schema 2); numbers follow LEVELS (or `level`: fused and each
+    modality) with seeded noise of that size. Its probes find what its heads find."""
+    names = tuple(modalities or MODALITIES.get(dataset, ("image", "audio")))
+    strong, weak = names[0], names[-1]
     values = {"tau": 0.05, "mu": 0.5, "source": "val"} if strategy == "miles" else {}
     values |= strategy_values or {}
     config = {
@@ -64,14 +87,16 @@ def record(
         "batch_size": 64,
         "seed": seed,
         "trial": trial,
-        "pinned": list(pinned),
     }
-    run_id = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+    run_id = hashlib.sha256(json.dumps([config, *pinned], sort_keys=True).encode()).hexdigest()[:12]
     draw = random.Random(f"{dataset} {fusion} {strategy} {budget} {trial} {seed} {values} {lr}")
     name = strategy
     if strategy.startswith("unimodal_"):
         name = "unimodal_image" if strategy.endswith(strong) else "unimodal_audio"
-    numbers = dict(zip(("fused", strong, weak), level or LEVELS[name], strict=True))
+    label, family = NAMES.get(strategy, (strategy, ""))
+    if strategy.startswith("unimodal_"):
+        label, family = f"{strategy[9:]} alone", "unimodal"
+    numbers = dict(zip(("fused", *names), level or LEVELS[name], strict=True))
     shift = draw.gauss(0, noise)  # what a seed has in common for all heads of a run
 
     def scores(offset: float) -> dict[str, Any]:
@@ -87,22 +112,31 @@ def record(
     at_val, at_test = scores(0.005), scores(0.0)
     if val is not None:
         at_val["fused"]["metric"] = val
-    both = strong in at_test and weak in at_test
+    heads = [m for m in names if m in at_test]
+    both = len(heads) == len(names)
+    subsets = [c for k in range(1, len(names)) for c in combinations(sorted(names), k)]
+    probes = {"val": _heads(at_val, heads), "test": _heads(at_test, heads)}
     lost = {"loss": 2.0, "metric": 0.4}
     return {
-        "schema": 1,
+        "schema": 2,
         "status": "done",
         "run_id": run_id,
         "dataset": dataset,
         "fusion": fusion,
         "strategy": strategy,
+        "label": label,
+        "family": family,
+        "unimodal_source": "trained" if strategy in TRAINED else "split",
+        "instruments": {"split": copy.deepcopy(probes), "probe": probes},
+        "code": {},
+        "keep": [],
         "trial": trial,
         "seed": seed,
         "budget": budget,
         "pinned": list(pinned),
         "config": config,
         "data_fingerprint": "feed",
-        "modalities": [strong, weak],
+        "modalities": list(names),
         "strong": strong,
         "weak": weak,
         "metric": "f1_micro" if dataset == "mmimdb" else "accuracy",
@@ -111,9 +145,12 @@ def record(
         "val": at_val,
         "test": at_test,
         "gap": round(at_test[strong]["metric"] - at_test[weak]["metric"], 4) if both else None,
-        "utilization": {"val": None, "test": {strong: 0.1, weak: 0.05, "delta": 0.05}},
-        "missing": {m: {"zero": lost, "mean": lost} for m in (strong, weak)} if both else {},
-        "noise": {m: {"0.5": lost, "1.0": lost} for m in (strong, weak)} if both else {},
+        "utilization": {
+            "val": None,
+            "test": {**{m: 0.1 / (1 + i) for i, m in enumerate(names)}, "delta": 0.05},
+        },
+        "missing": {"+".join(c): {"zero": lost, "mean": lost} for c in subsets} if both else {},
+        "noise": {m: {"0.5": lost, "1.0": lost} for m in names} if both else {},
         "cost": {
             "wall_s": round(9 + 3 * (strategy == "gblend") + draw.random(), 2),
             "cpu_s": 9.0,
@@ -138,15 +175,20 @@ def record(
     }
 
 
+def _heads(scores: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: dict(scores[name]) for name in names}
+
+
 def population(
     datasets: Sequence[str] = ("smnist_mini",),
     strategies: Sequence[str] = tuple(LEVELS),
     fusions: Sequence[str] = ("concat", "sum"),
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: Sequence[int] = (1, 2, 3, 4, 5),
     trials: int = 1,
     budget: str = "mini",
+    **same: Any,
 ) -> list[dict[str, Any]]:
-    """All cells; with several trials the search is on seed 0 and the trial 0 is the best."""
+    """All cells; with several trials the search is on seed 0 and trial 0, the best, has `seeds`."""
     found = []
     for dataset in datasets:
         strong, weak = MODALITIES.get(dataset, ("image", "audio"))
@@ -155,7 +197,7 @@ def population(
             alone = strategy in own
             for fusion in fusions[:1] if alone else fusions:
                 for trial in range(trials):
-                    for seed in seeds if trial == 0 else seeds[:1]:
+                    for seed in [*[0] * (trials > 1), *(seeds if trial == 0 else ())]:
                         found.append(
                             record(
                                 own.get(strategy, strategy),
@@ -166,13 +208,17 @@ def population(
                                 seed=seed,
                                 lr=0.001 * (trial + 1),
                                 val=0.5 if trial else None,
+                                **same,
                             )
                         )
     return found
 
 
 def ablation(
-    parameter: str, values: Sequence[float | str], seeds: Sequence[int] = (0, 1, 2), **same: Any
+    parameter: str,
+    values: Sequence[float | str],
+    seeds: Sequence[int] = (1, 2, 3, 4, 5),
+    **same: Any,
 ) -> list[dict[str, Any]]:
     """MILES along one hyper-parameter: strong head rises with it, weak head falls, fused peaks."""
     found = []
@@ -198,24 +244,24 @@ def ablation(
 def epoch_rows(run: dict[str, Any], epochs: int = 30, tau: float = 0.2) -> list[dict[str, Any]]:
     """The metrics.jsonl of a run: heads that grow at different speeds, MILES' rule on the rates."""
     draw = random.Random(run["run_id"])
-    strong, weak = run["strong"], run["weak"]
-    present = [head for head in ("fused", strong, weak) if head in run["test"]]
+    strong, weak = run["modalities"][0], run["modalities"][-1]
+    present = [head for head in ("fused", *run["modalities"]) if head in run["test"]]
     pace = {"fused": 4, strong: 5, weak: 12}
     rates = {"encoder": 1.0, "other": 1.0}
     rows = []
     for epoch in range(1, epochs + 1):
         scores = {}
         for head in present:
-            level = run["test"][head]["metric"] * (1 - 0.9 ** (epoch * 12 / pace[head]))
+            level = run["test"][head]["metric"] * (1 - 0.9 ** (epoch * 12 / pace.get(head, 8)))
             scores[head] = {"loss": 1.0, "metric": max(0.05, level + draw.gauss(0, 0.01))}
-        lr = {f"encoder.{m}": 0.001 for m in (strong, weak)}
-        lr |= {f"head.{m}": 0.001 for m in (strong, weak)} | {"fusion": 0.001}
-        used: dict[str, float | None] = {strong: None, weak: None, "delta": None}
-        if len(present) == 3:
+        lr = {f"{part}.{m}": 0.001 for part in ("encoder", "head") for m in run["modalities"]}
+        lr["fusion"] = 0.001
+        used: dict[str, float | None] = dict.fromkeys([*run["modalities"], "delta"])
+        if len(present) == 1 + len(run["modalities"]):
             lr[f"encoder.{strong}"] = lr[f"head.{strong}"] = 0.001 * rates["encoder"]
             fused = scores["fused"]["metric"]
-            used[strong] = (fused - scores[weak]["metric"]) / fused
-            used[weak] = (fused - scores[strong]["metric"]) / fused
+            for m in run["modalities"]:
+                used[m] = (fused - scores[weak if m != weak else strong]["metric"]) / fused
             used["delta"] = abs(used[strong] - used[weak])
             rates["encoder"] = 0.5 if used["delta"] > tau else 1.0
         rows.append(

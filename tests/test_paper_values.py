@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from miles_repro.errors import UserError
-from miles_repro.report.names import DATASETS, PAPER_ROWS
-from miles_repro.report.published import FOLDER, published
+from miles_repro.paper import DATASETS, FOLDER, PAPER_ROWS, published
 
 MODALITIES = {
     "cremad": ("audio", "video"),

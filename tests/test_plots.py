@@ -19,9 +19,9 @@ from record_factory import ablation, epoch_rows, population, record
 
 from miles_repro.plots import canvas, comparison, dynamics
 from miles_repro.plots.canvas import _apart
-from miles_repro.plots.comparison import KINDS, Point, Track, _cliques
+from miles_repro.plots.comparison import Track, _cliques
+from miles_repro.report.contrasts import contrasts, families
 from miles_repro.report.figures import pictures, shown_runs
-from miles_repro.report.names import BEYOND, PAPER_ROWS, strategy_kind
 from miles_repro.report.provenance import Origin
 from miles_repro.selection import studies
 from miles_repro.stats import Interval, average_ranks
@@ -46,14 +46,18 @@ def names(ax: Axes) -> list[Annotation]:
     return [t for t in ax.texts if isinstance(t, Annotation) and t.get_text()]
 
 
+PLACE = "smnist_mini__mini"
+STEMS = ["dynamics", "curves", "cost", "tau", "ranks"]
+
+
 def test_every_figure_is_drawn(drawn: dict[str, Figure]) -> None:
-    stems = ("dynamics", "curves", "gap", "cost", "tau", "ranks")
-    assert set(drawn) == {f"{stem}_smnist_mini_mini" for stem in stems}
+    forests = {f"contrasts__{PLACE}__{fusion}" for fusion in ("concat", "sum")}
+    assert set(drawn) == {f"{stem}__{PLACE}" for stem in STEMS} | forests
 
 
-@pytest.mark.parametrize("stem", ["dynamics", "curves", "gap", "cost", "tau"])
+@pytest.mark.parametrize("stem", ["dynamics", "curves", "tau"])
 def test_names_do_not_cover_each_other(drawn: dict[str, Figure], stem: str) -> None:
-    figure = drawn[f"{stem}_smnist_mini_mini"]
+    figure = drawn[f"{stem}__{PLACE}"]
     for ax in figure.axes:
         boxes = {t.get_text(): t.get_window_extent() for t in names(ax)}
         assert boxes
@@ -62,9 +66,9 @@ def test_names_do_not_cover_each_other(drawn: dict[str, Figure], stem: str) -> N
             assert not a.padded(-1).overlaps(b.padded(-1)), f"{one} covers {other} in {stem}"
 
 
-@pytest.mark.parametrize("stem", ["dynamics", "curves", "gap", "cost", "tau", "ranks"])
+@pytest.mark.parametrize("stem", STEMS)
 def test_nothing_is_cut_off(drawn: dict[str, Figure], stem: str) -> None:
-    figure = drawn[f"{stem}_smnist_mini_mini"]
+    figure = drawn[f"{stem}__{PLACE}"]
     page = figure.bbox
     for ax in figure.axes:
         for text in ax.texts:
@@ -76,18 +80,41 @@ def test_nothing_is_cut_off(drawn: dict[str, Figure], stem: str) -> None:
                 assert box.y1 <= page.y1, text.get_text()
 
 
-@pytest.mark.parametrize("stem", ["gap", "cost"])
-def test_point_names_stay_off_the_points(drawn: dict[str, Figure], stem: str) -> None:
-    figure = drawn[f"{stem}_smnist_mini_mini"]
-    for ax in figure.axes:
-        found = {text.get_text() for text in names(ax)}
-        assert found == {*PAPER_ROWS.values(), *BEYOND.values()}
-        points = [text.xy for text in names(ax)]
-        for text in names(ax):
-            box = text.get_window_extent()
-            for point in points:
-                x, y = ax.transData.transform(point)
-                assert not box.contains(x, y), f"{text.get_text()} lies on a point"
+def test_a_forest_has_every_contrast_with_its_interval_and_verdict(
+    drawn: dict[str, Figure],
+) -> None:
+    one = studies(population())[0]
+    figure = drawn[f"contrasts__{PLACE}__concat"]
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles[0] == "fused accuracy"
+    assert titles[1:3] == ["image (probe)", "audio (probe)"]
+    judged = {
+        pair: verdict
+        for pairs in families(one, "concat").values()
+        for pair, verdict in contrasts(one, "concat", "fused", pairs).items()
+    }
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert labels == [" - ".join(one.names[name][1] for name in pair) for pair in judged]
+    means = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", "")]
+    drawn_means = [float(line.get_xdata()[0]) for line in means if len(line.get_xdata())]  # type: ignore[arg-type, index]
+    assert drawn_means == pytest.approx([v.mean for v in judged.values()])
+    hollow = [line.get_markerfacecolor() == "white" for line in means if len(line.get_xdata())]  # type: ignore[arg-type]
+    assert hollow == [v.word == "undecided" for v in judged.values()]
+
+
+def test_axes_of_percent_end_at_100() -> None:
+    records = ablation("tau", [0.0, 0.2, 0.5], noise=0.05)
+    for name, figure in figures(records).items():
+        if name.startswith(("tau", "dynamics", "curves")):
+            assert max(ax.get_ylim()[1] for ax in figure.axes if "%" in ax.get_ylabel()) <= 100
+
+
+def test_cost_shows_every_run_and_the_median() -> None:
+    figure = comparison.dots({"p": {"a": [1.0, 2.0, 30.0], "b": [4.0]}}, title="t", xlabel="s")
+    runs, middle = figure.axes[0].lines[:2]
+    assert list(runs.get_xdata()) == [1.0, 2.0, 30.0]
+    assert list(middle.get_xdata()) == [2.0, 2.0]
+    assert figure.axes[0].get_xscale() == "log"
 
 
 @given(st.lists(st.floats(0, 500), min_size=1, max_size=15).map(sorted))
@@ -111,7 +138,7 @@ def rows_of(**changes: Any) -> list[dict[str, Any]]:
 
 def show(rows: list[dict[str, Any]], tau: float | None = 0.2) -> Figure:
     return dynamics.dynamics(
-        rows, title="t", strong="image", weak="audio", metric="accuracy", tau=tau
+        rows, title="t", modalities=["image", "audio"], metric="accuracy", tau=tau
     )
 
 
@@ -161,31 +188,16 @@ def interval(mean: float, half: float | None = None) -> Interval:
     )
 
 
-@pytest.mark.parametrize("largest, scale", [(40.0, "linear"), (60.0, "log")])
-def test_wide_ranges_get_a_logarithmic_axis(largest: float, scale: str) -> None:
-    points = [
-        Point("a", "MILES", interval(10.0), interval(90.0)),
-        Point("b", "control", interval(largest), interval(91.0, 0.5)),
-    ]
-    figure = comparison.scatter({"p": points}, title="t", xlabel="x", ylabel="y")
-    assert figure.axes[0].get_xscale() == scale
-
-
-def test_every_kind_of_strategy_has_a_look() -> None:
-    assert {strategy_kind(name) for name in [*PAPER_ROWS, *BEYOND, "new"]} == set(KINDS)
-    assert len({marker for _, marker in KINDS.values()}) == len(KINDS)
-
-
-def test_sensitivity_spaces_settings_evenly_with_gaps_for_missing_ones() -> None:
+def test_sensitivity_is_true_to_scale() -> None:
     ours = [Track(name, {0.1: interval(1.0, 0.1), 1.0: interval(2.0)}) for name in "abc"]
     paper = [Track(name, {0.1: interval(1.0), 0.5: interval(3.0)}) for name in "abc"]
     figure = comparison.sensitivity(
         {"ours": ours, "paper": paper}, title="t", parameter="mu", columns=2
     )
     first, second = figure.axes
-    assert [t.get_text() for t in first.get_xticklabels()] == ["0.1", "0.5", "1"]
-    assert list(first.lines[0].get_xdata()) == [0.0, 2.0]
-    assert list(second.lines[0].get_xdata()) == [0.0, 1.0]
+    assert list(first.lines[0].get_xdata()) == [0.1, 1.0]
+    assert list(second.lines[0].get_xdata()) == [0.1, 0.5]
+    assert first.get_xlim() == second.get_xlim() == (0.1, 1.0)
 
 
 def test_bars_join_what_is_closer_than_the_critical_difference() -> None:
@@ -204,8 +216,19 @@ def test_critical_difference_diagram_names_every_method() -> None:
 
 
 def test_one_strategy_one_seed_is_enough() -> None:
-    found = figures([record()])
-    assert set(found) == {f"{stem}_smnist_mini_mini" for stem in ("dynamics", "gap", "cost")}
+    found = figures([record(seed=1)])
+    assert set(found) == {f"{stem}__{PLACE}" for stem in ("dynamics", "cost")}
+
+
+def test_dynamics_has_every_modality() -> None:
+    run = record(dataset="own", modalities=["a", "b", "c"], level=(0.9, 0.5, 0.7, 0.6), seed=1)
+    figure = dynamics.dynamics(
+        epoch_rows(run, epochs=6), title="t", modalities=["b", "c", "a"], metric="accuracy"
+    )
+    metrics, used, _, rates = ({t.get_text() for t in names(ax)} for ax in figure.axes)
+    assert metrics == {"fused", "a", "b", "c"}
+    assert used == {"u a", "u b", "u c"}
+    assert rates == {"encoder.a", "encoder.b", "encoder.c", "fusion"}
 
 
 def test_files_repeat_and_need_nothing_else(tmp_path: Path) -> None:

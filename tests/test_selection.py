@@ -88,32 +88,57 @@ def test_a_diverged_run_loses() -> None:
     assert best_trial(runs, *CELL) == 0
 
 
-def test_rerunning_the_winner_over_seeds_does_not_dethrone_it() -> None:
+def test_the_search_seed_chooses_and_is_not_reported() -> None:
     search = trials(0.90, 0.95, 0.94)
-    reruns = [record(trial=1, seed=seed, val=0.90) for seed in (1, 2)]
-    records = search + reruns
+    decisions = [record(trial=1, seed=seed, val=0.90) for seed in (1, 2)]
+    records = search + decisions
     assert best_trial(records, *CELL) == 1
     one = study(records, "smnist_mini", "mini")
     assert one is not None
     cell = one.cells["concat", "miles"]
-    assert [run["seed"] for run in cell.runs] == [0, 1, 2]
+    assert [run["seed"] for run in cell.runs] == [1, 2]
+    assert [run["seed"] for run in cell.search] == [0]
     assert (cell.trials, len(cell.searched)) == (3, 5)
 
 
-def test_trials_compare_over_the_seeds_they_share() -> None:
-    # Trial 1 is better on seed 0, trial 0 is better on average.
-    records = trials(0.90, 0.91) + trials(0.95, 0.90, seed=1)
-    assert best_trial(records, *CELL) == 0
+def test_decision_seeds_never_choose_a_trial() -> None:
+    # Trial 1 is better on the search seed, trial 0 on average.
+    assert best_trial(trials(0.90, 0.91) + trials(0.99, 0.90, seed=1), *CELL) == 1
 
 
-def test_a_second_seed_still_running_does_not_narrow_the_search() -> None:
-    records = [*trials(0.90, 0.95, 0.93), record(trial=0, seed=1, val=0.99)]
-    assert best_trial(records, *CELL) == 1
+def test_without_the_search_seed_nothing_is_chosen() -> None:
+    assert best_trial(trials(0.90, 0.95, seed=1), *CELL) == 0
 
 
-def test_trials_without_a_shared_seed_compare_within_the_lowest() -> None:
-    records = [record(trial=k, seed=k % 2, val=0.9 + k / 100) for k in range(4)]
-    assert best_trial(records, *CELL) == 2
+def test_a_diverged_run_keeps_its_place() -> None:
+    one = study([record(seed=s, status="diverged" if s == 2 else "done") for s in (1, 2, 3)],
+                "smnist_mini", "mini")  # fmt: skip
+    assert one is not None
+    assert [run["seed"] for run in one.cells["concat", "miles"].runs] == [1, 2, 3]
+
+
+def three(strategy: str, *level: float, **same: Any) -> dict[str, Any]:
+    names = [strategy.removeprefix("unimodal_")] if "unimodal" in strategy else ["a", "b", "c"]
+    changes = {"strong": None, "weak": None, "noise": 0, "seed": 1} | same
+    made = record(strategy, dataset="own", modalities=names, level=level, **changes)
+    return made | {"modalities": ["a", "b", "c"]}
+
+
+def test_modalities_are_ordered_by_unimodal_runs_else_by_probes() -> None:
+    probed = [three("miles", 0.9, 0.5, 0.7, 0.6)]
+    alone = [three(f"unimodal_{m}", x, x) for m, x in (("a", 0.8), ("b", 0.6), ("c", 0.7))]
+    found = [study(records, "own", "mini") for records in (probed, probed + alone)]
+    assert [one and one.modalities for one in found] == [("b", "c", "a"), ("a", "c", "b")]
+    declared = study([three("miles", 0.9, 0.5, 0.7, 0.6, strong="a", weak="b")], "own", "mini")
+    assert declared is not None
+    assert declared.modalities == ("a", "c", "b")
+
+
+def test_labels_and_families_are_the_records() -> None:
+    one = study([record("mine", level=(0.9, 0.8, 0.7), label="My own", family="losses")],
+                "smnist_mini", "mini")  # fmt: skip
+    assert one is not None
+    assert one.names == {"mine": ("losses", "My own")}
 
 
 def test_runs_of_another_protocol_are_left_out_and_named() -> None:
@@ -142,7 +167,7 @@ def test_one_configuration_per_trial() -> None:
     ]
     one = study([*variant, *default], "smnist_mini", "mini")
     assert one is not None
-    assert [run["run_id"] for run in one.cells["concat", "miles"].runs] == [
+    assert [run["run_id"] for run in one.cells["concat", "miles"].searched] == [
         run["run_id"] for run in default
     ]
     assert set(one.left_out) == {run["run_id"] for run in variant}
@@ -152,7 +177,7 @@ def test_a_run_read_twice_counts_once() -> None:
     records = trials(0.9)
     one = study(records + records, "smnist_mini", "mini")
     assert one is not None
-    assert len(one.cells["concat", "miles"].runs) == 1
+    assert len(one.cells["concat", "miles"].searched) == 1
 
 
 def unimodal(lr: float, val: float, seed: int = 0, trial: int = 0) -> dict[str, Any]:
@@ -161,15 +186,18 @@ def unimodal(lr: float, val: float, seed: int = 0, trial: int = 0) -> dict[str, 
 
 def test_best_unimodal_rate_is_the_mean_over_seeds() -> None:
     runs = [
-        unimodal(1e-3, 0.90, 0),
-        unimodal(1e-3, 0.94, 1),
-        unimodal(1e-4, 0.93, 0, 1),
+        unimodal(1e-3, 0.90, 1),
+        unimodal(1e-3, 0.94, 2),
         unimodal(1e-4, 0.93, 1, 1),
+        unimodal(1e-4, 0.93, 2, 1),
         record("unimodal_audio", lr=0.5, val=0.99),
     ]
     lr, run_ids = best_unimodal_lr(runs, "smnist_mini", "mini", "image")
     assert lr == 1e-4
     assert run_ids == sorted(run["run_id"] for run in runs[2:4])
+    # A search seed decides alone.
+    search = [unimodal(1e-3, 0.95, 0), unimodal(1e-4, 0.90, 0, 1)]
+    assert best_unimodal_lr(runs + search, "smnist_mini", "mini", "image")[0] == 1e-3
 
 
 def test_ties_between_rates_go_to_the_smallest() -> None:

@@ -6,24 +6,18 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from miles_repro.stats import (
     BOOTSTRAP_MIN,
     average_ranks,
     bootstrap_ci,
-    holm,
     mean_ci,
     nemenyi_cd,
-    paired,
+    predict,
 )
 
 SAMPLE = [96.1, 97.0, 95.4, 96.6, 96.9]
-OTHER = [95.9, 96.2, 95.6, 96.0, 95.8]
-by_seed = dict(enumerate(SAMPLE))
-other_by_seed = dict(enumerate(OTHER))
 
 
 def test_interval_is_scipys_t_interval() -> None:
@@ -34,8 +28,10 @@ def test_interval_is_scipys_t_interval() -> None:
     assert (found.mean, found.n) == (pytest.approx(np.mean(SAMPLE)), 5)
 
 
-@pytest.mark.parametrize("values", [[97.0], [97.0, 97.0], [0.1 + 0.2, 0.3]])
-def test_no_interval_without_spread(values: list[float]) -> None:
+@pytest.mark.parametrize(
+    "values", [[97.0], [97.0, 98.0], [97.0, 97.0, 97.0], [0.1 + 0.2, 0.3, 0.3]]
+)
+def test_no_interval_from_few_values_or_without_spread(values: list[float]) -> None:
     found = mean_ci(values)
     assert (found.low, found.high, found.half, found.n) == (None, None, None, len(values))
     assert found.contains(values[0]) is None
@@ -62,60 +58,20 @@ def test_interval_covers_the_mean_as_often_as_it_says() -> None:
     assert abs(covered - 1900) < 39
 
 
-def test_paired_t_and_wilcoxon_are_scipys() -> None:
-    a = dict(enumerate([*SAMPLE, 96.3, 97.3]))
-    b = dict(enumerate([*OTHER, 96.4, 95.7]))
-    found = paired(a, b)
-    assert found is not None
-    x, y = np.array(list(a.values())), np.array(list(b.values()))
-    assert found.p == pytest.approx(scipy_stats.ttest_rel(x, y).pvalue)
-    assert found.wilcoxon == pytest.approx(scipy_stats.wilcoxon(np.round(x - y, 9)).pvalue)
-    assert found.difference.mean == pytest.approx((x - y).mean())
+def test_prediction_interval_by_hand() -> None:
+    # Mean 96.4, sd sqrt(1.74 / 4) = 0.65955; t(0.975, 4) = 2.7764; sqrt(1.2) = 1.0954: 2.0059.
+    found = predict(SAMPLE)
+    assert (found.low, found.high) == pytest.approx((96.4 - 2.0059, 96.4 + 2.0059), abs=1e-4)
+    # The largest of 80: t(1 - 0.025/80, 4) = 9.1 above, as before below.
+    largest = predict(SAMPLE, best_of=80)
+    t = scipy_stats.t.ppf(1 - 0.025 / 80, 4)
+    assert largest.low == found.low
+    assert largest.high == pytest.approx(96.4 + t * np.std(SAMPLE, ddof=1) * math.sqrt(1.2))
 
 
-def test_pairs_are_the_shared_seeds() -> None:
-    found = paired({0: 1.0, 1: 2.0, 2: 4.0, 7: 100.0}, {0: 0.0, 1: 1.5, 2: 2.0, 9: -100.0})
-    assert found is not None
-    assert found.n == 3
-    assert found.difference.mean == pytest.approx((1.0 + 0.5 + 2.0) / 3)
-    assert paired({0: 1.0}, {1: 1.0}) is None
-
-
-def test_wilcoxon_only_where_it_could_ever_reject() -> None:
-    five = paired(by_seed, other_by_seed)
-    assert five is not None
-    assert five.wilcoxon is None
-    six = paired({**by_seed, 5: 97.0}, {**other_by_seed, 5: 95.0})
-    assert six is not None
-    assert six.wilcoxon is not None
-
-
-def test_no_test_on_one_pair_or_on_equal_differences() -> None:
-    one = paired({0: 2.0}, {0: 1.0})
-    equal = paired({0: 0.3, 1: 1.3}, {0: 0.2, 1: 1.2})
-    same = paired(by_seed, by_seed)
-    assert one is not None
-    assert equal is not None
-    assert same is not None
-    assert (one.p, equal.p, same.p) == (None, None, 1.0)
-
-
-def test_holm_equals_statsmodels() -> None:
-    # multipletests(p, method="holm") of statsmodels gave these.
-    p = [0.01, 0.04, 0.03, 0.005, 0.2, 0.04]
-    assert holm(p) == pytest.approx([0.05, 0.12, 0.12, 0.03, 0.2, 0.12])
-    assert holm([0.01, None, 0.04]) == [pytest.approx(0.02), None, pytest.approx(0.04)]
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_properties(p: list[float]) -> None:
-    adjusted = holm(p)
-    for raw, new in zip(p, adjusted, strict=True):
-        assert new is not None
-        assert raw <= new <= min(1.0, len(p) * raw + 1e-12)
-    order = sorted(range(len(p)), key=lambda i: p[i])
-    sorted_new = [adjusted[i] for i in order]
-    assert sorted_new == sorted(sorted_new)  # type: ignore[type-var]
+def test_prediction_needs_spread() -> None:
+    assert predict([97.0, 98.0]).low is None
+    assert predict([97.0, 97.0, 97.0]).contains(97.0) is None
 
 
 def test_nemenyi_distance_from_demsars_table() -> None:

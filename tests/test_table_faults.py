@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_table import N, plain, prepare, write_table
+from test_own_table import N, plain, prepare, write_table
 
 from miles_repro.data import command
 from miles_repro.data.manifest import file_table, fingerprint

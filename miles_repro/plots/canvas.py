@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.transforms import Bbox
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, RED, PINK, GREY = "#0072B2", "#D55E00", "#CC79A7", "#767676"
@@ -29,6 +28,8 @@ STYLE: Any = {
     "svg.hashsalt": "miles-repro",
     "lines.linewidth": 1.6,
 }
+MODALITY_COLORS = (BLUE, RED, GREEN, PINK, ORANGE, SKY)
+"""Strongest to weakest; further ones start over."""
 NAME_SIZE = 8
 
 
@@ -69,6 +70,17 @@ class Line:
     color: str
     dash: str = "-"
     steps: bool = False
+
+
+def head_colors(modalities: Sequence[str]) -> dict[str, str]:
+    """Colour of the fused head and of each modality, strongest to weakest."""
+    colors = (MODALITY_COLORS[i % len(MODALITY_COLORS)] for i in range(len(modalities)))
+    return {"fused": BLACK, **dict(zip(modalities, colors, strict=True))}
+
+
+def end_at_100(ax: Axes) -> None:
+    """Percent go no further, whatever an interval says."""
+    ax.set_ylim(top=min(ax.get_ylim()[1], 100.0))
 
 
 def draw_lines(ax: Axes, lines: Sequence[Line]) -> None:
@@ -129,93 +141,3 @@ def _bottom(group: Sequence[float], distance: float) -> float:
 
 def _top(group: Sequence[float], distance: float) -> float:
     return sum(group) / len(group) + len(group) * distance / 2
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A point to be named, with the half lengths of its error bars in data units."""
-
-    name: str
-    color: str
-    x: float
-    y: float
-    dx: float = 0.0
-    dy: float = 0.0
-
-
-def name_points(figure: Figure, ax: Axes, marks: Sequence[Mark]) -> None:
-    """Write each name near its point, clear of the points, the names and, if it can, the bars.
-
-    Call it last, with the layout settled.
-    """
-    frame = ax.get_window_extent()
-    hard = [_box(ax, mark.x, mark.y, mark.x, mark.y, 4.5) for mark in marks]
-    soft = [_box(ax, m.x - m.dx, m.y, m.x + m.dx, m.y, 0.5) for m in marks if m.dx]
-    soft += [_box(ax, m.x, m.y - m.dy, m.x, m.y + m.dy, 0.5) for m in marks if m.dy]
-    for mark in sorted(marks, key=lambda mark: -mark.y):
-        text = ax.annotate(
-            mark.name,
-            (mark.x, mark.y),
-            (0, 0),
-            textcoords="offset points",
-            color=mark.color,
-            fontsize=NAME_SIZE,
-            ha="center",
-            va="center",
-        )
-        start = text.get_window_extent()
-        pixel = figure.dpi / 72
-        best, spot, lowest = (0.0, 0.0), start, math.inf
-        for dx, dy in _offsets(start.width / pixel, start.height / pixel):
-            if math.hypot(dx, dy) >= lowest:
-                continue
-            box = start.translated(dx * pixel, dy * pixel)
-            inside = frame.containsx(box.x0) and frame.containsx(box.x1)
-            inside = inside and frame.containsy(box.y0) and frame.containsy(box.y1)
-            clashes = 500 * box.count_overlaps(hard) + 25 * box.count_overlaps(soft)
-            cost = clashes + math.hypot(dx, dy) + 2000 * (not inside)
-            if cost < lowest:
-                best, spot, lowest = (dx, dy), box, cost
-        text.set_position(best)
-        hard.append(spot)
-        _lead(ax, mark, best, spot.width / pixel, spot.height / pixel)
-
-
-def _box(ax: Axes, x0: float, y0: float, x1: float, y1: float, pad: float) -> Bbox:
-    """The rectangle between two data points in pixels, with `pad` points around it."""
-    from matplotlib.transforms import Bbox
-
-    (left, bottom), (right, top) = ax.transData.transform([(x0, y0), (x1, y1)])
-    return Bbox.from_extents(left, bottom, right, top).padded(pad * ax.figure.dpi / 72)
-
-
-def _offsets(width: float, height: float) -> Iterator[tuple[float, float]]:
-    """Places for a name of that size around a point, nearest first, in points."""
-    for step in range(9):
-        for angle in range(0, 360, 15):
-            c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-            yield c * (width / 2 + 7 + 9 * step), s * (height / 2 + 5 + 9 * step)
-
-
-def _lead(ax: Axes, mark: Mark, place: tuple[float, float], width: float, height: float) -> None:
-    """A thin line from a name to its point, where the name stands away from it."""
-    dx, dy = place
-    gap = math.hypot(max(abs(dx) - width / 2, 0), max(abs(dy) - height / 2, 0))
-    if gap > 8:
-        edge = (
-            dx - math.copysign(min(abs(dx), width / 2), dx),
-            dy - math.copysign(min(abs(dy), height / 2), dy),
-        )
-        ax.annotate(
-            "",
-            (mark.x, mark.y),
-            edge,
-            textcoords="offset points",
-            arrowprops={
-                "arrowstyle": "-",
-                "color": mark.color,
-                "linewidth": 0.5,
-                "shrinkA": 0,
-                "shrinkB": 3,
-            },
-        )

@@ -1,24 +1,21 @@
-"""Strategies against each other: gap, cost, sensitivity, critical differences."""
+"""Strategies against each other: paired differences, cost, sensitivity, critical differences."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from miles_repro.plots.canvas import (
     BLACK,
     BLUE,
     GREEN,
     GREY,
-    ORANGE,
-    PINK,
     RED,
     Line,
-    Mark,
     canvas,
+    end_at_100,
     name_lines,
-    name_points,
 )
 from miles_repro.stats import Interval, Ranks
 
@@ -26,89 +23,88 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KINDS = {
-    "MILES": (RED, "D"),
-    "single loss": (BLUE, "o"),
-    "auxiliary losses": (GREEN, "s"),
-    "control": (ORANGE, "^"),
-    "other": (PINK, "v"),
+WORDS = {
+    "better": (BLUE, "D"),
+    "worse": (RED, "v"),
+    "equal": (GREEN, "s"),
+    "undecided": (GREY, "o"),
 }
-"""Kind of strategy -> colour, marker."""
-NAME_COLORS = {"control": "#9a6a00", "other": "#9c4d7b"}
-"""Darker where the marker's colour is too light for text."""
+"""Verdict -> colour, marker; what is undecided stays grey and hollow."""
+
+TRACKS = ((BLACK, "o"), (BLUE, "s"), (RED, "^"))
+ROW = 0.24
 
 
 @dataclass(frozen=True)
-class Point:
-    """One strategy: its kind (a key of KINDS) and two measures, each drawn with its interval."""
+class Difference:
+    """One paired contrast: its interval in points and its verdict (a key of WORDS)."""
 
     name: str
-    kind: str
-    x: Interval
-    y: Interval
+    found: Interval
+    word: str
 
 
-def scatter(
-    panels: Mapping[str, Sequence[Point]],
-    *,
-    title: str,
-    xlabel: str,
-    ylabel: str,
-    zero: bool = False,
+def forest(
+    panels: Mapping[str, tuple[Sequence[Difference], float]], *, title: str, footnote: str
 ) -> Figure:
-    """Named points with error bars, one panel per entry; `zero` marks x = 0. The x axis is
-    logarithmic where the values span more than a factor of five."""
-    with canvas(5.6 * len(panels), 4.8) as figure:
+    """Paired differences row by row, a panel per measure: (rows, eps). The band is +-eps; every
+    panel has the same rows in the same order."""
+    names = [row.name for row in next(iter(panels.values()))[0]]
+    with canvas(1.8 + 2.4 * len(panels), 1.7 + ROW * len(names)) as figure:
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-        for ax, (panel, points) in zip(axes, panels.items(), strict=True):
+        for ax, (panel, (rows, eps)) in zip(axes, panels.items(), strict=True):
             ax.set_title(panel)
-            ax.set_xlabel(xlabel)
-            means = [point.x.mean for point in points]
-            if min(means) > 0 and max(means) > 5 * min(means):
-                ax.set_xscale("log")
-                ax.xaxis.set_major_formatter("{x:g}")
-            if zero:
-                ax.axvline(0, color=GREY, linewidth=0.8)
-            for point in points:
-                color, marker = KINDS[point.kind]
-                bars = {"xerr": point.x.half, "yerr": point.y.half, "ecolor": f"{color}80"}
-                ax.errorbar(
-                    point.x.mean,
-                    point.y.mean,
-                    **bars,
-                    fmt=marker,
-                    color=color,
-                    elinewidth=0.7,
-                    markersize=5,
-                    label=point.kind,
-                )
-            ax.margins(0.12)
-        axes[0].set_ylabel(ylabel)
-        low, high = axes[0].get_ylim()
-        axes[0].set_ylim(max(low, 0), min(high, 101))  # intervals of few seeds leave the scale
-        handles: dict[str, Any] = {}
-        for ax in axes:
-            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
-        shown = [kind for kind in KINDS if kind in handles]
-        figure.legend(
-            [handles[kind] for kind in shown],
-            shown,
-            loc="outside lower left",
-            ncols=len(shown),
-            frameon=False,
-        )
-        figure.draw_without_rendering()
-        for ax, points in zip(axes, panels.values(), strict=True):
-            name_points(figure, ax, [_mark(point) for point in points])
+            ax.set_xlabel("difference (points)")
+            ax.axvspan(-eps, eps, color="#eeeeee", zorder=0, linewidth=0)
+            ax.axvline(0, color=GREY, linewidth=0.8)
+            for y, row in enumerate(rows):
+                _difference(ax, y, row)
+            ax.margins(x=0.08)
+        axes[0].set_yticks(range(len(names)), names)
+        axes[0].set_ylim(len(names) - 0.4, -0.6)
+        handles = [
+            axes[0].plot([], [], marker, color=color, label=word, markersize=5,
+                         markerfacecolor="white" if word == "undecided" else color)[0]
+            for word, (color, marker) in WORDS.items()
+        ]  # fmt: skip
+        figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False)
+        figure.supxlabel(footnote, x=0.99, ha="right", fontsize=8)
     return figure
 
 
-def _mark(point: Point) -> Mark:
-    color = NAME_COLORS.get(point.kind, KINDS[point.kind][0])
-    half_x, half_y = point.x.half or 0.0, point.y.half or 0.0
-    return Mark(point.name, color, point.x.mean, point.y.mean, half_x, half_y)
+def _difference(ax: Axes, y: float, row: Difference) -> None:
+    color, marker = WORDS[row.word]
+    if row.found.low is not None and row.found.high is not None:
+        ax.plot([row.found.low, row.found.high], [y, y], color=color, linewidth=1.2)
+    face = "white" if row.word == "undecided" else color
+    ax.plot(row.found.mean, y, marker, color=color, markerfacecolor=face, markersize=5)
+
+
+def dots(panels: Mapping[str, Mapping[str, Sequence[float]]], *, title: str, xlabel: str) -> Figure:
+    """A dot per run and a bar at the median, on a logarithmic axis; a row per name."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    with canvas(1.8 + 3.4 * len(panels), 1.3 + ROW * len(names)) as figure:
+        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True, sharex=True)[0]
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        for ax, (panel, rows) in zip(axes, panels.items(), strict=True):
+            ax.set_title(panel)
+            ax.set_xlabel(xlabel)
+            ax.set_xscale("log")
+            for name, numbers in rows.items():
+                y, middle = names.index(name), sorted(numbers)[len(numbers) // 2]
+                ax.plot(numbers, [y] * len(numbers), "o", color=BLUE, alpha=0.35, markersize=4)
+                ax.plot([middle, middle], [y - 0.3, y + 0.3], color=BLACK, linewidth=1.6)
+        low, high = axes[0].get_xlim()
+        axes[0].set_xlim(min(low, high / 4), max(high, low * 4))
+        axes[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes[0].xaxis.set_minor_locator(NullLocator())
+        axes[0].xaxis.set_major_formatter("{x:g}")
+        axes[0].set_yticks(range(len(names)), names)
+        axes[0].set_ylim(len(names) - 0.4, -0.6)
+    return figure
 
 
 @dataclass(frozen=True)
@@ -122,38 +118,40 @@ class Track:
 def sensitivity(
     panels: Mapping[str, Sequence[Track]], *, title: str, parameter: str, columns: int
 ) -> Figure:
-    """Fused, strong and weak metric along a hyper-parameter; one panel per entry, row by row."""
+    """Fused, strong and weak metric along a hyper-parameter; one panel per entry, row by row.
+
+    The axis is true to scale; bands are intervals over seeds.
+    """
     rows = -(-len(panels) // columns)
     settings = sorted({x for tracks in panels.values() for t in tracks for x in t.values})
-    # Settings are spaced evenly: those of the paper lie up to hundred-fold apart.
-    places = {setting: i for i, setting in enumerate(settings)}
     with canvas(4.8 * columns, 3 * rows) as figure:
-        axes = figure.subplots(rows, columns, squeeze=False)
+        axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         named = []
         for ax, (panel, tracks) in zip(axes.flat, panels.items(), strict=False):
             ax.set_title(panel)
             ax.set_xlabel(parameter)
             ax.set_ylabel("test metric (%)")
-            ax.set_xticks(list(places.values()), [f"{setting:g}" for setting in settings])
-            ax.set_xlim(-0.2, len(settings) - 0.8)
-            named.append((ax, _draw_tracks(ax, tracks, places)))
+            ax.set_xlim(settings[0], settings[-1])
+            named.append((ax, _draw_tracks(ax, tracks)))
+            end_at_100(ax)
         for ax in list(axes.flat)[len(panels) :]:
             ax.remove()
         name_lines(figure, named)
     return figure
 
 
-def _draw_tracks(ax: Axes, tracks: Sequence[Track], places: Mapping[float, int]) -> list[Line]:
-    """Draw a panel's curves with their intervals; returns them for naming."""
+def _draw_tracks(ax: Axes, tracks: Sequence[Track]) -> list[Line]:
+    """Draw a panel's curves with their bands; returns them for naming."""
     lines = []
-    for track, color, marker in zip(tracks, (BLACK, BLUE, RED), ("o", "s", "^"), strict=True):
-        found = sorted(track.values.items())
-        x = [float(places[setting]) for setting, _ in found]
-        y = [interval.mean for _, interval in found]
-        halves = [interval.half or 0.0 for _, interval in found]
-        bars = halves if any(halves) else None
-        ax.errorbar(x, y, yerr=bars, fmt=f"{marker}-", color=color, capsize=2, markersize=4)
+    for track, (color, marker) in zip(tracks, TRACKS, strict=True):
+        x = sorted(track.values)
+        found = [track.values[setting] for setting in x]
+        y = [interval.mean for interval in found]
+        ax.plot(x, y, f"{marker}-", color=color, markersize=4, clip_on=False)
+        low = [i.mean if i.low is None else i.low for i in found]
+        high = [i.mean if i.high is None else i.high for i in found]
+        ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
         lines.append(Line(track.name, x, y, color))
     return lines
 

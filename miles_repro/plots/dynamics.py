@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from miles_repro.plots.canvas import (
     BLACK,
-    BLUE,
-    GREEN,
     GREY,
-    RED,
     Line,
     canvas,
     draw_lines,
+    end_at_100,
+    head_colors,
     name_lines,
 )
 
@@ -27,7 +26,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def dynamics(
-    rows: Rows, *, title: str, strong: str, weak: str, metric: str, tau: float | None = None
+    rows: Rows, *, title: str, modalities: Sequence[str], metric: str, tau: float | None = None
 ) -> Figure:
     """One run over its epochs, in the manner of the paper's Fig. 2.
 
@@ -35,11 +34,11 @@ def dynamics(
     Shaded epochs trained with a reduced rate.
     """
     epochs = [row["epoch"] for row in rows]
-    colors = {"fused": BLACK, strong: BLUE, weak: RED}
+    colors = head_colors(modalities)
     heads = [name for name in colors if name in rows[0]["val"]]
     metrics = [Line(n, epochs, head_metric(rows, n), colors[n]) for n in heads]
-    rates = [Line(f"u {n}", epochs, _utilization(rows, n), colors[n]) for n in (strong, weak)]
-    delta = [Line("|Δ|", epochs, _utilization(rows, "delta"), GREEN)]
+    rates = [Line(f"u {n}", epochs, _utilization(rows, n), colors[n]) for n in modalities]
+    delta = [Line("|Δ|", epochs, _utilization(rows, "delta"), BLACK)]
     if tau is not None:
         delta.append(Line(f"τ = {tau:g}", epochs, [tau] * len(epochs), GREY, "--"))
     groups = _groups(rows)
@@ -56,6 +55,7 @@ def dynamics(
                 ax.axvspan(epoch - 0.5, epoch + 0.5, color="#f3f3f3", zorder=0, linewidth=0)
             draw_lines(ax, lines)
             ax.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        end_at_100(axes[0])
         axes[1].axhline(0, color=GREY, linewidth=0.8)
         axes[3].set_xlabel("epoch")
         axes[3].xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -132,6 +132,7 @@ def learning_curves(lines: Sequence[Line], *, title: str, metric: str) -> Figure
         ax.set_ylabel(f"validation {metric} (%)")
         draw_lines(ax, lines)
         ax.margins(x=0.01)
+        end_at_100(ax)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         name_lines(figure, [(ax, lines)])
     return figure

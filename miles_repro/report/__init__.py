@@ -1,8 +1,9 @@
 """Tables, claims, figures and one HTML page from run records.
 
-Rooms: `entry` and `table` (how a number and a table look); `comparison`, `ablations`, `effects`,
-`ranks`, `robustness`, `claims` and `figures` (what is shown); `page` (the HTML report);
-`published` (the paper's numbers); `measures` and `provenance` (ours, and where they come from).
+Rooms: `entry` and `table` (how a number and a table look); `measures` and `contrasts` (what is
+measured, and the paired comparisons, judged once); `comparison`, `ablations`, `ranks`,
+`robustness`, `claims` and `figures` (what is shown); `page` (the HTML report); `provenance` (where
+numbers come from).
 Pandas, scipy and matplotlib load when a function here is called, not before.
 """
 
@@ -28,8 +29,8 @@ Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 def comparison_table(records: Iterable[Record], dataset: str, budget: str) -> pd.DataFrame:
     """Strategies of one data set and budget in numbers, one row per (fusion, strategy, quantity).
 
-    Columns: quantity (fused, strong, weak, gap), mean, ci_low, ci_high (percent; None without an
-    interval), n_seeds, n_trials, trial, run_ids, costs in seconds, commit, command.
+    Columns: quantity (fused, each modality by its probe, gap), mean, ci_low, ci_high (percent; None
+    without an interval), n_seeds, n_trials, trial, run_ids, costs in seconds, commit, command.
     """
     import pandas as pd
 
@@ -40,7 +41,7 @@ def comparison_table(records: Iterable[Record], dataset: str, budget: str) -> pd
     if found is None or not found.cells:
         raise UserError(f"no finished run of dataset={dataset} budget={budget}: run some first")
     (table,) = comparison_sheet(found, Origin("", "")).tables
-    return pd.DataFrame(table.data).drop(columns=["table", "paper", "paper_in_ci"])
+    return pd.DataFrame(table.data).drop(columns=["table", "paper", "paper_in_pi"])
 
 
 def print_comparison(
@@ -54,7 +55,9 @@ def print_comparison(
 
     console = console or Console()
     for found in (one for one in studies(records) if one.cells):  # others: ablations only
-        for table in comparison_sheet(found, Origin(command, commit)).tables:
+        sheet = comparison_sheet(found, Origin(command, commit))
+        for table in sheet.tables:
+            table.notes += sheet.notes
             console.print(table.rich())
 
 
@@ -123,8 +126,8 @@ def all_sheets(found: Sequence[Study], origin: Origin) -> list[Sheet]:
     """Every table of the report, in its order."""
     from miles_repro.report.ablations import ablation_sheet, unimodal_sheet
     from miles_repro.report.claims import claims_sheet
-    from miles_repro.report.comparison import comparison_sheet, paper_sheet
-    from miles_repro.report.effects import effects_sheet, rivals_sheet
+    from miles_repro.report.comparison import comparison_sheet, instruments_sheet, paper_sheet
+    from miles_repro.report.contrasts import contrasts_sheet
     from miles_repro.report.ranks import ranks_sheet
     from miles_repro.report.robustness import robustness_sheet
 
@@ -133,11 +136,11 @@ def all_sheets(found: Sequence[Study], origin: Origin) -> list[Sheet]:
     return [
         claims_sheet(found, origin),
         *(comparison_sheet(one, origin) for one in selected),
-        *(effects_sheet(one, origin) for one in fused),
+        *(contrasts_sheet(one, origin) for one in fused),
         unimodal_sheet(found, origin),
         *(paper_sheet(number, found, origin) for number in (2, 3)),
         *(ablation_sheet(number, found, origin) for number in (4, 5, 6)),
-        *(rivals_sheet(one, origin) for one in fused),
         ranks_sheet(found, origin),
+        *(instruments_sheet(one, origin) for one in selected),
         *(robustness_sheet(one, origin) for one in fused),
     ]

@@ -6,30 +6,22 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from miles_repro.report.comparison import heading, measure_head, parts, study_tags
+from miles_repro.paper import DEFAULTS, FUSIONS, MODALITIES, MUS, SOURCES, TAUS, published
+from miles_repro.report.comparison import heading, parts, side_label, sides
 from miles_repro.report.entry import Entry, Row, entry_table, result_notes
 from miles_repro.report.measures import values
-from miles_repro.report.names import FUSIONS
-from miles_repro.report.provenance import Origin
-from miles_repro.report.published import published
+from miles_repro.report.provenance import Origin, study_tags
 from miles_repro.report.table import Sheet, Table
-from miles_repro.selection import Cell, Record, Study, same_but, select, setting, source
-
-TAU = ("0.5", "0.3", "0.2", "0.1", "0.0")
-MU = ("1.0", "0.75", "0.5", "0.25", "0.1", "0.05", "0.01")
-SOURCES = ("train", "val")
-
-PAPER_MODALITIES = {
-    ("cremad", "strong"): "audio",
-    ("cremad", "weak"): "video",
-    ("smnist", "strong"): "image",
-    ("smnist", "weak"): "audio",
-    ("luma", "strong"): "audio",
-    ("luma", "weak"): "image",
-    ("mmimdb", "strong"): "text",
-    ("mmimdb", "weak"): "image",
-}
-"""Which modality Table I has on each side, for data sets without a run."""
+from miles_repro.selection import (
+    SEARCH_SEED,
+    Cell,
+    Record,
+    Study,
+    same_but,
+    select,
+    setting,
+    source,
+)
 
 CURVE_NOTE = "Runs that differ in nothing but the seed and {}; its other values: {}."
 SOURCE_NOTE = (
@@ -46,47 +38,49 @@ class Curve:
     cells: dict[str, Cell]
 
     @property
+    def at_papers_value(self) -> bool:
+        """Whether the other of tau and mu is the paper's default."""
+        run = next(iter(self.cells.values())).searched[0]
+        (name,) = {"tau", "mu"} - {self.parameter}
+        return setting(run, "strategy", name) == DEFAULTS[name]
+
+    @property
     def fixed(self) -> str:
         """The strategy's other values and the learning rate, equal along the curve."""
-        run = next(iter(self.cells.values())).runs[0]
+        run = next(iter(self.cells.values())).searched[0]
         names = {"tau", "mu"} - {self.parameter}
         parts = [f"{name} {setting(run, 'strategy', name)}" for name in sorted(names)]
         return ", ".join([*parts, f"lr {setting(run, 'optimizer', 'lr')}"])
 
 
-def curve(study: Study | None, fusion: str, parameter: str) -> Curve | None:
-    """MILES runs equal in all but the seed and `parameter` (tau, mu), at two values or more.
-
-    Of several such families the one with most values counts, then the one with most runs.
-    """
-    families: defaultdict[str, list[Record]] = defaultdict(list)
+def curves(study: Study | None, fusion: str, parameter: str) -> list[Curve]:
+    """MILES runs equal in all but the seed and `parameter` (tau, mu): one curve per choice of the
+    other values that has run at three settings or more, the fullest first."""
+    found: defaultdict[str, defaultdict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for run in study.records if study else ():
         if run["strategy"] == "miles" and run["fusion"] == fusion and source(run) == "val":
-            key = same_but(run, "seed", "trial", "pinned", f"strategy.{parameter}")
-            families[key].append(run)
-    best: dict[str, dict[int, Record]] = {}
-    for key in sorted(families):
-        settings: defaultdict[str, dict[int, Record]] = defaultdict(dict)
-        for run in families[key]:
-            settings[str(float(setting(run, "strategy", parameter)))][run["seed"]] = run
-        if _size(settings) > _size(best):
-            best = settings
-    if len(best) < 2:
-        return None
+            key = same_but(run, "seed", "trial", f"strategy.{parameter}")
+            found[key][str(float(setting(run, "strategy", parameter)))].append(run)
+    full = [settings for _, settings in sorted(found.items()) if len(settings) >= 3]
+    full.sort(key=lambda settings: (len(settings), sum(map(len, settings.values()))), reverse=True)
     # The setting is the trial here: one configuration per value, nothing to select.
-    cells = {name: _as_cell(list(best[name].values())) for name in sorted(best, key=float)}
-    return Curve(parameter, cells)
-
-
-def _size(settings: dict[str, dict[int, Record]]) -> tuple[int, int]:
-    return len(settings), sum(map(len, settings.values()))
+    return [
+        Curve(parameter, {name: _as_cell(settings[name]) for name in sorted(settings, key=float)})
+        for settings in full
+    ]
 
 
 def _as_cell(runs: list[Record]) -> Cell:
     first = runs[0]
-    ordered = tuple(sorted(runs, key=lambda run: run["seed"]))
+    ordered = tuple({run["seed"]: run for run in sorted(runs, key=lambda r: r["seed"])}.values())
     names = {key: first[key] for key in ("dataset", "budget", "fusion", "strategy", "trial")}
-    return Cell(**names, trials=1, runs=ordered, searched=ordered)
+    return Cell(
+        **names,
+        trials=1,
+        runs=tuple(run for run in ordered if run["seed"] != SEARCH_SEED),
+        search=tuple(run for run in ordered if run["seed"] == SEARCH_SEED),
+        searched=ordered,
+    )
 
 
 def source_cells(study: Study | None, fusion: str) -> dict[str, Cell]:
@@ -113,13 +107,16 @@ def unimodal_sheet(studies: Sequence[Study], origin: Origin) -> Sheet:
     for dataset, study in parts(studies, origin):
         paper = origin.in_paper(dataset)
         rows = []
-        for side in ("strong", "weak"):
-            modality = getattr(study, side) if study else PAPER_MODALITIES[dataset, side]
+        names = study.modalities if study else MODALITIES[dataset]
+        for modality in names:
+            side = {names[0]: "strong", names[-1]: "weak"}.get(modality, "")
             strategy = f"unimodal_{modality}"
             cell = study.cells.get(("concat", strategy)) if study else None
             printed = published(1, dataset, "", strategy, side) if paper else None
-            entry = Entry(side, "test metric", values(cell, side), printed, cell is not None)
-            label = {"model": f"{modality} ({side})"}
+            entry = Entry(
+                modality, "test metric", values(study, cell, modality, "own"), printed, cell
+            )
+            label = {"model": f"{modality} ({side})" if side else modality}
             rows.append(Row(label, {"strategy": strategy}, cell, [entry]))
         tables.append(_table(1, heading(dataset, study, paper), dataset, study, rows))
     return Sheet("table1", "Table I: unimodal models", tables, [origin.note()])
@@ -128,40 +125,42 @@ def unimodal_sheet(studies: Sequence[Study], origin: Origin) -> Sheet:
 def ablation_sheet(number: int, studies: Sequence[Study], origin: Origin) -> Sheet:
     """Table IV (tau), V (mu) or VI (source of metrics): LUMA, and any data set that has one."""
     parameter, title, settings = {
-        4: ("tau", "Table IV: sensitivity to tau", TAU),
-        5: ("mu", "Table V: sensitivity to mu", MU),
+        4: ("tau", "Table IV: sensitivity to tau", TAUS),
+        5: ("mu", "Table V: sensitivity to mu", MUS),
         6: ("source", "Table VI: source of the scheduling metrics", SOURCES),
     }[number]
     tables = []
     for dataset, study in parts(studies, origin):
         for fusion in FUSIONS:
-            cells, notes = _ablation_cells(study, fusion, parameter)
+            ablations = _ablations(study, fusion, parameter)
             paper = published(number, dataset, fusion, "miles", "fused", settings[0])
-            if not cells and not (paper and origin.in_paper(dataset)):
-                continue
-            names = list(settings)
-            if parameter != "source":
-                names = sorted({*settings, *cells}, key=float, reverse=True)
-            rows = []
-            for name in names:
-                cell = cells.get(name)
-                entries = _ablation_entries(number, dataset, study, fusion, name, cell, origin)
-                tags = {"fusion": fusion, "strategy": "miles", "setting": name}
-                rows.append(Row({parameter: name}, tags, cell, entries))
-            head = heading(dataset, study, origin.in_paper(dataset), fusion)
-            tables.append(_table(number, head, dataset, study, rows, *notes))
+            if not ablations and paper and origin.in_paper(dataset):
+                ablations = [({}, [])]
+            for cells, notes in ablations:
+                names = list(settings)
+                if parameter != "source":
+                    names = sorted({*settings, *cells}, key=float, reverse=True)
+                rows = []
+                for name in names:
+                    cell = cells.get(name)
+                    entries = _ablation_entries(number, dataset, study, fusion, name, cell, origin)
+                    tags = {"fusion": fusion, "strategy": "miles", "setting": name}
+                    rows.append(Row({parameter: name}, tags, cell, entries))
+                head = heading(dataset, study, origin.in_paper(dataset), fusion)
+                tables.append(_table(number, head, dataset, study, rows, *notes))
     return Sheet(f"table{number}", title, tables, [origin.note()])
 
 
-def _ablation_cells(
+def _ablations(
     study: Study | None, fusion: str, parameter: str
-) -> tuple[dict[str, Cell], list[str]]:
+) -> list[tuple[dict[str, Cell], list[str]]]:
+    """Setting -> its cell, and the note that belongs under it: a table each."""
     if parameter == "source":
         cells = source_cells(study, fusion)
         # The ordinary row alone is no ablation.
-        return (cells, [SOURCE_NOTE]) if "train" in cells else ({}, [])
-    found = curve(study, fusion, parameter)
-    return (found.cells, [CURVE_NOTE.format(parameter, found.fixed)]) if found else ({}, [])
+        return [(cells, [SOURCE_NOTE])] if "train" in cells else []
+    found = curves(study, fusion, parameter)
+    return [(one.cells, [CURVE_NOTE.format(parameter, one.fixed)]) for one in found]
 
 
 def _ablation_entries(
@@ -174,12 +173,12 @@ def _ablation_entries(
     origin: Origin,
 ) -> list[Entry]:
     found = []
-    for quantity in ["fused", "strong", "weak"] + ["best_epoch"] * (number == 6):
+    for quantity in ["fused", *sides(study), *["best_epoch"] * (number == 6)]:
         printed = None
         if origin.in_paper(dataset):
             printed = published(number, dataset, fusion, "miles", quantity, name)
-        head = measure_head(quantity, study).replace("_", " ")
-        found.append(Entry(quantity, head, values(cell, quantity), printed, cell is not None))
+        numbers = values(study, cell, quantity, "own")
+        found.append(Entry(quantity, side_label(quantity, study), numbers, printed, cell))
     return found
 
 
@@ -194,5 +193,5 @@ def _table(
     paper = any(entry.printed for row in rows for entry in row.entries)
     tags = {"table": number, **study_tags(dataset, study)}
     table = entry_table(title, rows, tags, paper=paper)
-    table.notes = result_notes(table, rows, *notes, paper=paper)
+    table.notes = result_notes(rows, *notes, paper=paper)
     return table

@@ -1,33 +1,87 @@
-"""The tests behind the claims: each looks at one study and fusion and returns a finding."""
+"""The tests behind the claims: each looks at one study and fusion and returns a finding.
+
+Every part of a claim is one paired contrast over decision seeds with two anytime-valid p values:
+that the part does not hold, and that it is not contradicted. ``verdicts.decide`` joins them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from miles_repro.report.ablations import curve, source_cells
-from miles_repro.report.effects import show_difference
-from miles_repro.report.measures import ALPHA, SIGN, Values, comparisons, interval, values
-from miles_repro.report.names import NOT_RUN, PAPER_ROWS, strategy_label
-from miles_repro.report.table import show, show_p
+from miles_repro.paper import NEAR, PAPER_ROWS
+from miles_repro.report.ablations import curves, source_cells
+from miles_repro.report.contrasts import differences, show_verdict
+from miles_repro.report.measures import SIGN, Values, interval, margin, paired, values
+from miles_repro.report.names import NOT_RUN, strategy_label
+from miles_repro.report.table import show
 from miles_repro.selection import Study
-from miles_repro.stats import Paired, holm, mean_ci, paired
+from miles_repro.verdicts import ALPHA, decide, p_above, p_below, verdict
 
 YES, NOT, OPEN, UNRUN = "supported", "not supported", "undecided", NOT_RUN
-MARGIN = 1.0
-"""Points within which two methods count as equal."""
-
 RIVALS = tuple(name for name in PAPER_ROWS if name != "miles")
-NEAR = {"concat": 1.8 + 1.6, "sum": 2.0 + 2.0}
-"""The paper's distance of MILES' heads from unimodal models: mean plus spread, in points."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One condition of a claim, on one contrast.
+
+    support: p of "the condition does not hold"; against: p of "it is not contradicted".
+    """
+
+    name: str
+    differences: Sequence[float]
+    support: float
+    against: float
+
+    @property
+    def text(self) -> str:
+        if not self.differences:
+            return f"{self.name}: no shared seed"
+        return f"{self.name} {show_verdict(verdict(self.differences, 1.0))}"
 
 
 @dataclass(frozen=True)
 class Finding:
-    verdict: str
+    """The parts that have run, what has not, and the numbers in words."""
+
+    parts: Sequence[Part]
+    missing: Sequence[str]
     numbers: str
+
+    @property
+    def verdict(self) -> str:
+        return combined([self])
+
+
+def combined(findings: Iterable[Finding]) -> str:
+    """One verdict over several cells: all parts of all cells together, so that both error rates
+    hold for the whole claim. A part that has not run prevents support, not contradiction."""
+    findings = list(findings)
+    parts = [part for finding in findings for part in finding.parts]
+    word = decide([part.support for part in parts], [part.against for part in parts])
+    if word == NOT:
+        return NOT
+    return UNRUN if not parts or any(finding.missing for finding in findings) else word
+
+
+def above(
+    name: str, found: Sequence[float], border: float = 0.0, worst: float | None = None
+) -> Part:
+    """The mean difference is above `border`; contradicted where it is below `worst` (border)."""
+    if not found:
+        return Part(name, found, 1.0, 1.0)
+    against = p_below(found, border if worst is None else worst)
+    return Part(name, found, p_above(found, border), against)
+
+
+def below(name: str, found: Sequence[float], border: float = 0.0) -> Part:
+    """The mean difference is below `border`; contradicted where it is above."""
+    if not found:
+        return Part(name, found, 1.0, 1.0)
+    return Part(name, found, p_below(found, border), p_above(found, border))
 
 
 def best(
@@ -37,130 +91,94 @@ def best(
     measure: str,
     subject: str = "miles",
     rivals: Sequence[str] = RIVALS,
+    border: float = 0.0,
 ) -> Finding:
-    """Is `subject` better than each rival on `measure`?"""
-    own = values(study.cells.get((fusion, subject)), measure)
-    others = {r: values(study.cells.get((fusion, r)), measure) for r in rivals}
-    run = {name: numbers for name, numbers in others.items() if numbers}
-    if not own or not run:
-        return Finding(UNRUN, NOT_RUN)
-    sign = SIGN[measure]
-    tests = comparisons(own, run)
-    won = [name for name, test in tests.items() if _significant(*test, sign)]
-    lost = [name for name, test in tests.items() if _significant(*test, -sign)]
-    missing = [name for name in rivals if name not in run]
-    means = {
-        name: sign * mean_ci(list(v.values())).mean for name, v in {**run, subject: own}.items()
-    }
-    rank = 1 + sum(mean > means[subject] for mean in means.values())
-    rival = max(run, key=lambda name: means[name])
-    test, p = tests[rival]
-    parts = [
-        f"{strategy_label(subject)} {show(interval(own))}, rank {rank} of {len(means)}",
-        f"best rival {strategy_label(rival)} {show(interval(run[rival]))}",
-        f"difference {show_difference(test)}, p {show_p(p)}, n {test.n}"
-        if test
-        else "no shared seed",
-        f"better than {len(won)} of {len(run)}, worse than {len(lost)}",
+    """Is `subject` better than each rival on `measure`, by more than `border`? With a border below
+    zero: is it at most so much worse?"""
+    sign = SIGN.get(measure, 1)
+    ran = [name for name in rivals if (fusion, name) in study.cells]
+    missing = [strategy_label(study, name) for name in rivals if name not in ran]
+    if (fusion, subject) not in study.cells or not ran:
+        return Finding([], [NOT_RUN], NOT_RUN)
+    parts = []
+    for rival in ran:
+        found = [sign * d for d in differences(study, fusion, measure, subject, rival)]
+        parts.append(above(strategy_label(study, rival), found, border))
+    own = values(study, study.cells[fusion, subject], measure)
+    won = [part for part in parts if part.support <= ALPHA]
+    lost = [part for part in parts if len(parts) * part.against <= ALPHA]
+    closest = min(parts, key=lambda part: np.mean(part.differences) if part.differences else np.inf)
+    texts = [
+        f"{strategy_label(study, subject)} {show(interval(own))}, n {len(own)}",
+        f"minus the closest, {closest.text}"
+        if sign > 0
+        else f"closest, smaller by: {closest.text}",
+        f"condition met against {len(won)} of {len(parts)}, contradicted by {len(lost)}"
+        + (f" ({', '.join(part.name for part in lost)})" if lost else ""),
     ]
-    if lost:
-        parts.append(f"beaten by {_labels(lost)}")
     if missing:
-        parts.append(f"{NOT_RUN}: {_labels(missing)}")
-    if lost:
-        verdict = NOT
-    elif missing:
-        verdict = UNRUN
-    else:
-        verdict = YES if len(won) == len(rivals) else OPEN
-    return Finding(verdict, "; ".join(parts))
-
-
-def _significant(test: Paired | None, p: float | None, sign: int) -> bool:
-    """Whether the difference is significant and of that sign."""
-    return test is not None and p is not None and p < ALPHA and sign * test.difference.mean > 0
-
-
-def _labels(names: Sequence[str]) -> str:
-    return ", ".join(strategy_label(name) for name in names)
+        texts.append(f"{NOT_RUN}: {', '.join(missing)}")
+    return Finding(parts, missing, "; ".join(texts))
 
 
 def stronger_encoders(study: Study, fusion: str) -> Finding:
-    """Weak head better than every rival's, strong head not worse than any by MARGIN."""
-    weak = best(study, fusion, measure="weak")
-    strong = best(study, fusion, measure="strong")
-    if weak.verdict == UNRUN:
-        return weak
-    numbers = f"weak head: {weak.numbers}. Strong head: {strong.numbers}"
-    if NOT in (weak.verdict, strong.verdict):
-        return Finding(NOT, numbers)
-    own = values(study.cells[fusion, "miles"], "strong")
-    level = all(
-        test is not None and test.difference.low is not None and test.difference.low > -MARGIN
-        for test, _ in comparisons(
-            own, {r: values(study.cells.get((fusion, r)), "strong") for r in RIVALS}
-        ).values()
+    """Probe of the weakest modality better than every rival's, the others' not worse."""
+    limit = -margin("strong")
+    found = [
+        best(study, fusion, measure=m, border=0.0 if m == study.weak else limit)
+        for m in study.modalities[::-1]
+    ]
+    names = study.modalities[::-1]
+    return joined(found, [f"{m}: {f.numbers}" for m, f in zip(names, found, strict=True)])
+
+
+def joined(findings: Sequence[Finding], numbers: Sequence[str]) -> Finding:
+    return Finding(
+        [part for finding in findings for part in finding.parts],
+        [name for finding in findings for name in finding.missing],
+        ". ".join(dict.fromkeys(numbers)),
     )
-    return Finding(YES if weak.verdict == YES and level else OPEN, numbers)
 
 
 def near_unimodal(study: Study, fusion: str) -> Finding:
-    """Mean shortfall of MILES' heads from the unimodal models, against the paper's."""
+    """Shortfall of MILES' encoders from the unimodal models, each modality by itself (probes)."""
     miles = study.cells.get((fusion, "miles"))
-    shortfalls: list[Values] = []
-    for side in ("strong", "weak"):
-        alone = study.cells.get(("concat", f"unimodal_{getattr(study, side)}"))
-        single, head = values(alone, side), values(miles, side)
-        shortfalls.append({seed: single[seed] - head[seed] for seed in single.keys() & head.keys()})
-    seeds = sorted(shortfalls[0].keys() & shortfalls[1].keys())
-    if not seeds:
-        return Finding(UNRUN, NOT_RUN)
-    found = mean_ci([(shortfalls[0][seed] + shortfalls[1][seed]) / 2 for seed in seeds])
-    sides = [
-        f"{getattr(study, s)} {show(interval(v))}"
-        for s, v in zip(("strong", "weak"), shortfalls, strict=True)
-    ]
-    bound = NEAR[fusion]
-    numbers = f"{show(found)} points below ({'; '.join(sides)}); bound {bound:g}, n {found.n}"
-    if found.low is None or found.high is None:
-        return Finding(OPEN, numbers)
-    return Finding(YES if found.high <= bound else NOT if found.low > bound else OPEN, numbers)
+    parts, missing = [], []
+    for m in study.modalities:
+        alone = study.cells.get(("concat", f"unimodal_{m}"))
+        if miles is None or alone is None:
+            missing.append(m)
+            continue
+        found = paired(values(study, alone, m), values(study, miles, m))
+        parts.append(below(f"{m} short by", found, NEAR[fusion]))
+    if not parts:
+        return Finding([], missing, NOT_RUN)
+    texts = [part.text for part in parts]
+    return Finding(parts, missing, f"{'; '.join(texts)}; bound {NEAR[fusion]:g} points each")
 
 
 def sensitivity(
     study: Study, fusion: str, *, parameter: str, peak: str, edges: Sequence[str]
 ) -> Finding:
-    """Shape along a hyper-parameter: fused peaks in the middle, strong head rises, weak falls."""
-    found = curve(study, fusion, parameter)
-    if found is None:
-        return Finding(UNRUN, NOT_RUN)
-    missing = [name for name in (peak, *edges) if name not in found.cells]
+    """Shape along a hyper-parameter: fused peaks in the middle, strong probe rises, weak falls."""
+    ran = curves(study, fusion, parameter)
+    if not ran:
+        return Finding([], [parameter], NOT_RUN)
+    missing = [name for name in (peak, *edges) if name not in ran[0].cells]
     if missing:
-        return Finding(UNRUN, f"{NOT_RUN}: {parameter} {', '.join(missing)}")
-    fused = {name: values(cell, "fused") for name, cell in found.cells.items()}
-    parts: dict[str, tuple[Paired | None, int]] = {
-        f"fused at {peak} minus {edge}": (paired(fused[peak], fused[edge]), 1) for edge in edges
-    }
-    for side, sign in (("strong", 1), ("weak", -1)):
-        slopes = _slopes([values(found.cells[k], side) for k in sorted(found.cells, key=float)])
-        parts[f"{side} head per step of {parameter}"] = (
-            paired(slopes, dict.fromkeys(slopes, 0.0)),
-            sign,
-        )
-    adjusted = holm([test.p if test else None for test, _ in parts.values()])
-    numbers, verdicts = [], []
-    for (name, (test, sign)), p in zip(parts.items(), adjusted, strict=True):
-        if test is None:
-            numbers.append(f"{name}: no shared seed")
-            verdicts.append(OPEN)
-            continue
-        numbers.append(f"{name}: {show_difference(test)}, p {show_p(p)}")
-        if _significant(test, p, sign):
-            verdicts.append(YES)
-        else:
-            verdicts.append(NOT if _significant(test, p, -sign) else OPEN)
-    verdict = NOT if NOT in verdicts else OPEN if OPEN in verdicts else YES
-    return Finding(verdict, "; ".join([*numbers, f"at {found.fixed}"]))
+        return Finding([], missing, f"{NOT_RUN}: {parameter} {', '.join(missing)}")
+    # The paper's other value first, where both have the same settings.
+    found = max(ran, key=lambda one: (len(one.cells), one.at_papers_value))
+    fused = {name: values(study, cell, "fused") for name, cell in found.cells.items()}
+    parts = [
+        above(f"fused at {peak} minus {edge}", paired(fused[peak], fused[edge])) for edge in edges
+    ]
+    steps = [found.cells[name] for name in sorted(found.cells, key=float)]
+    for side, test in (("strong", above), ("weak", below)):
+        slopes = _slopes([values(study, cell, side) for cell in steps])
+        parts.append(test(f"{side} per step of {parameter}", list(slopes.values())))
+    texts = [part.text for part in parts]
+    return Finding(parts, [], "; ".join([*texts, f"at {found.fixed}"]))
 
 
 def _slopes(steps: Sequence[Values]) -> Values:
@@ -176,22 +194,17 @@ def source(study: Study, fusion: str) -> Finding:
     """Training against validation metrics: equal fused metric, later best epoch."""
     cells = source_cells(study, fusion)
     if len(cells) < 2:
-        return Finding(UNRUN, NOT_RUN)
-    fused, epoch = (
-        paired(values(cells["val"], name), values(cells["train"], name))
-        for name in ("fused", "best_epoch")
+        return Finding([], [NOT_RUN], NOT_RUN)
+    fused, epochs = (
+        paired(*(values(study, cells[name], measure) for name in ("val", "train")))
+        for measure in ("fused", "best_epoch")
     )
-    if fused is None or epoch is None:
-        return Finding(OPEN, "no shared seed")
-    numbers = (
-        f"fused, validation minus training: {show_difference(fused)}; best epoch: "
-        f"{show_difference(epoch)}, p {show_p(epoch.p)}; n {fused.n}; trials "
-        f"{cells['val'].trials} and {cells['train'].trials}"
-    )
-    low, high = fused.difference.low, fused.difference.high
-    if low is None or high is None:
-        return Finding(OPEN, numbers)
-    if low > MARGIN or high < -MARGIN or _significant(epoch, epoch.p, 1):
-        return Finding(NOT, numbers)
-    equal = low > -MARGIN and high < MARGIN
-    return Finding(YES if equal and _significant(epoch, epoch.p, -1) else OPEN, numbers)
+    limit = margin("fused")
+    parts = [
+        above("fused, validation minus training", fused, -limit),
+        below("the same", fused, limit),
+        below("best epoch", epochs),
+    ]
+    trials = f"trials {cells['val'].trials} and {cells['train'].trials}"
+    texts = [parts[0].text, parts[2].text, f"n {len(fused)}", trials]
+    return Finding(parts, [], "; ".join(texts))

@@ -6,26 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from miles_repro.paper import TRIALS, Printed
 from miles_repro.report.measures import Values, interval
-from miles_repro.report.provenance import INTERVAL_NOTE, cell_data, runs_note
-from miles_repro.report.published import Printed
+from miles_repro.report.provenance import cell_data, diverged, interval_note, runs_note
 from miles_repro.report.table import NONE, Column, Table, fixed, show
 from miles_repro.selection import Cell
-from miles_repro.stats import Interval
+from miles_repro.stats import Interval, predict
 
-CHECK_NOTE = "in CI: whether the paper's value (one run, best of 80 trials) lies in our interval."
-ERRATUM_NOTE = "†: corrected or relabelled, see results/paper/errata.csv."
+CHECK_NOTE = (
+    "in PI: whether the paper's one run lies where 95 % of further runs of ours would (prediction "
+    f"interval); or luckiest: where the largest of {TRIALS} would. †: see results/paper/errata.csv."
+)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """head: column (group) it stands under; ran: whether its cell has finished runs."""
+    """head: column (group) it stands under; cell: the runs behind it, None where none has run."""
 
     quantity: str
     head: str
     numbers: Values
     printed: Printed | None = None
-    ran: bool = True
+    cell: Cell | None = None
 
     @property
     def found(self) -> Interval | None:
@@ -33,16 +35,22 @@ class Entry:
 
     @property
     def check(self) -> str:
-        """inside / outside our interval, `no CI` for one seed, '' where either is missing."""
-        if self.found is None or self.printed is None:
+        """Whether the published run is one of ours: "inside" one run's prediction interval, inside
+        that of the "luckiest" of the paper's trials, "outside" both, "no PI" without an interval,
+        '' where either number is missing."""
+        if not self.numbers or self.printed is None:
             return ""
-        inside = self.found.contains(self.printed.value)
-        return "no CI" if inside is None else "inside" if inside else "outside"
+        numbers = list(self.numbers.values())
+        inside = predict(numbers).contains(self.printed.value)
+        if inside is None:
+            return "no PI"
+        lucky = predict(numbers, best_of=TRIALS).contains(self.printed.value)
+        return "inside" if inside else "luckiest" if lucky else "outside"
 
     def columns(self, paper: bool) -> list[Column]:
         if not paper:
             return [("", self.head)]
-        return [(self.head, "paper"), (self.head, "ours"), (self.head, "in CI")]
+        return [(self.head, "paper"), (self.head, "ours"), (self.head, "in PI")]
 
     def ours(self, paper: bool) -> Column:
         """The column our number stands in."""
@@ -51,10 +59,12 @@ class Entry:
     def texts(self, paper: bool) -> dict[Column, str]:
         signed = self.quantity == "gap"
         # A cell that has run may lack a number: unimodal models have no fused metric.
-        ours = NONE if self.ran and self.found is None else show(self.found, sign=signed)
+        ours = NONE if self.cell and self.found is None else show(self.found, sign=signed)
+        if self.cell and not self.cell.runs:
+            ours = "search only"
         if not paper:
             return {self.ours(paper): ours}
-        texts = {self.ours(paper): ours, (self.head, "in CI"): self.check or NONE}
+        texts = {self.ours(paper): ours, (self.head, "in PI"): self.check or NONE}
         if self.printed:
             value = fixed(self.printed.value, sign=signed)
             texts[self.head, "paper"] = value + "†" * bool(self.printed.erratum)
@@ -69,7 +79,7 @@ class Entry:
             "mean": found.mean if found else None,
             "ci_low": found.low if found else None,
             "ci_high": found.high if found else None,
-            "paper_in_ci": self.check,
+            "paper_in_pi": self.check,
         }
 
 
@@ -92,7 +102,8 @@ def entry_table(title: str, rows: Sequence[Row], tags: dict[str, Any], *, paper:
     for row in rows:
         texts: dict[Column, str] = {("", name): text for name, text in row.labels.items()}
         if row.cell:
-            texts["", "n"] = str(len(row.cell.runs))
+            lost = diverged(row.cell)
+            texts["", "n"] = f"{len(row.cell.runs)}" + f" ({lost} diverged)" * bool(lost)
             texts["", "trials"] = str(row.cell.trials)
         traced = cell_data(row.cell)
         for entry in row.entries:
@@ -102,12 +113,9 @@ def entry_table(title: str, rows: Sequence[Row], tags: dict[str, Any], *, paper:
     return table
 
 
-def result_notes(table: Table, rows: Sequence[Row], *own: str, paper: bool) -> list[str]:
+def result_notes(rows: Sequence[Row], *own: str, paper: bool = False) -> list[str]:
     """The notes under a table of results; `own` notes follow the first."""
     runs = [run for row in rows if row.cell for run in row.cell.searched]
-    notes = [INTERVAL_NOTE, *own] if runs else ["No run has finished."]
-    if runs and paper:
-        notes.append(CHECK_NOTE)
-    if any("†" in text for texts in table.rows for text in texts.values()):
-        notes.append(ERRATUM_NOTE)
-    return [*notes, runs_note(runs)] if runs else notes
+    if not runs:
+        return ["No run has finished."]
+    return [interval_note(runs), *own, *[CHECK_NOTE] * paper, runs_note(runs)]

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miles_repro.paper import FUSIONS, MODALITIES, MUS, TAUS, published
 from miles_repro.plots import canvas, comparison, dynamics
-from miles_repro.plots.canvas import BLACK, BLUE, RED, Line
-from miles_repro.plots.comparison import Point, Track
+from miles_repro.plots.canvas import Line
+from miles_repro.plots.comparison import Difference, Track
 from miles_repro.records import disk_errors
-from miles_repro.report.ablations import MU, TAU, curve
-from miles_repro.report.comparison import place
-from miles_repro.report.measures import interval, values
-from miles_repro.report.names import (
-    FUSIONS,
-    metric_label,
-    strategy_kind,
-    strategy_label,
-    strategy_order,
+from miles_repro.report.ablations import Curve, curves
+from miles_repro.report.contrasts import (
+    as_interval,
+    contrasts,
+    families,
+    measure_label,
+    measures_of,
 )
+from miles_repro.report.measures import interval, margin, values
+from miles_repro.report.names import metric_label, place, stem, strategies, strategy_label
 from miles_repro.report.provenance import Origin
-from miles_repro.report.published import published
 from miles_repro.report.ranks import rank_groups, ranks
-from miles_repro.selection import Cell, Record, Study, is_unimodal, setting
+from miles_repro.selection import Record, Study, setting
 from miles_repro.stats import Interval, Ranks
 
 if TYPE_CHECKING:
@@ -54,8 +53,9 @@ def shown_runs(studies: Sequence[Study]) -> list[Record]:
     keys = [("concat", "miles"), ("concat", "vanilla")]
     found = []
     for study in studies:
-        alone = [("concat", f"unimodal_{m}") for m in (study.strong, study.weak)]
-        found += [study.cells[key].runs[0] for key in [*keys, *alone] if key in study.cells]
+        alone = [("concat", f"unimodal_{m}") for m in study.modalities]
+        cells = [study.cells[key] for key in [*keys, *alone] if key in study.cells]
+        found += [(cell.runs or cell.search)[0] for cell in cells]
     return found
 
 
@@ -64,18 +64,19 @@ def pictures(studies: Sequence[Study], rows: Rows, origin: Origin) -> list[Pictu
     found = []
     for study in studies:
         found += _dynamics(study, rows)
-        found += _scatters(study)
+        found += _forests(study)
+        found += _costs(study)
         for number, parameter in ((4, "tau"), (5, "mu")):
             found += _sensitivity(study, number, parameter, origin)
     for title, group in rank_groups(studies).items():
         average = ranks(group)
         if average:
-            found.append(_ranks(title, average))
+            found.append(_ranks(title, group, average))
     return found
 
 
-def _ranks(title: str, average: Ranks) -> Picture:
-    named = {strategy_label(name): found for name, found in average.per_block.items()}
+def _ranks(title: str, group: Sequence[Study], average: Ranks) -> Picture:
+    named = {strategy_label(group[0], k): v for k, v in average.per_block.items()}
     figure = comparison.critical_difference(
         replace(average, per_block=named), title=f"Average ranks: {title}"
     )
@@ -83,12 +84,9 @@ def _ranks(title: str, average: Ranks) -> Picture:
         f"{title}: average rank by fused test metric; a bar joins strategies that Nemenyi's test "
         "does not separate."
     )
-    stem = re.sub(r"\W+", "_", title.lower().replace("budget ", ""))
-    return Picture(f"ranks_{stem}", caption, figure)
-
-
-def _stem(study: Study) -> str:
-    return f"{study.dataset}_{study.budget}"
+    one = len(group) == 1
+    name = stem(group[0]) if one else f"{len(group)}-data-sets__{group[0].budget}"
+    return Picture(f"ranks__{name}", caption, figure)
 
 
 def _dynamics(study: Study, rows: Rows) -> list[Picture]:
@@ -103,8 +101,7 @@ def _dynamics(study: Study, rows: Rows) -> list[Picture]:
         figure = dynamics.dynamics(
             rows[miles["run_id"]],
             title=title,
-            strong=study.strong,
-            weak=study.weak,
+            modalities=study.modalities,
             metric=metric,
             tau=tau,
         )
@@ -112,20 +109,23 @@ def _dynamics(study: Study, rows: Rows) -> list[Picture]:
             f"{title}; run {miles['run_id']}. In the manner of the paper's Fig. 2; shaded epochs "
             "trained with a reduced learning rate."
         )
-        found.append(Picture(f"dynamics_{_stem(study)}", caption, figure))
+        found.append(Picture(f"dynamics__{stem(study)}", caption, figure))
     if "vanilla" in runs:
         lines = _vanilla_lines(study, runs, rows)
         title = f"Vanilla and unimodal training on {place(study)}"
         figure = dynamics.learning_curves(lines, title=title, metric=metric)
-        caption = f"{title}: validation metric, first seed, in the manner of the paper's Fig. 1."
-        found.append(Picture(f"curves_{_stem(study)}", caption, figure))
+        caption = (
+            f"{title}: validation metric, first decision seed, as in the paper's Fig. 1; "
+            "dashed: a model of that modality alone."
+        )
+        found.append(Picture(f"curves__{stem(study)}", caption, figure))
     return found
 
 
 def _vanilla_lines(study: Study, runs: Mapping[str, Record], rows: Rows) -> list[Line]:
     own = rows[runs["vanilla"]["run_id"]]
     epochs = [row["epoch"] for row in own]
-    colors = {"fused": BLACK, study.strong: BLUE, study.weak: RED}
+    colors = {k: c for k, c in canvas.head_colors(study.modalities).items() if k in own[0]["val"]}
     lines = [
         Line(
             head if head == "fused" else f"{head} head",
@@ -135,7 +135,7 @@ def _vanilla_lines(study: Study, runs: Mapping[str, Record], rows: Rows) -> list
         )
         for head, color in colors.items()
     ]
-    for modality in (study.strong, study.weak):
+    for modality in study.modalities:
         run = runs.get(f"unimodal_{modality}")
         if run:
             alone = rows[run["run_id"]]
@@ -145,51 +145,54 @@ def _vanilla_lines(study: Study, runs: Mapping[str, Record], rows: Rows) -> list
     return lines
 
 
-def _scatters(study: Study) -> list[Picture]:
-    gap: dict[str, list[Point]] = {}
-    cost: dict[str, list[Point]] = {}
-    for fusion in study.fusions:
-        strategies = sorted(
-            (s for f, s in study.cells if f == fusion and not is_unimodal(s)), key=strategy_order
-        )
-        for strategy in strategies:
-            cell = study.cells[fusion, strategy]
-            fused, between = interval(values(cell, "fused")), interval(values(cell, "gap"))
-            seconds = _seconds(cell, _clock(study))
-            name, kind = strategy_label(strategy), strategy_kind(strategy)
-            panel = FUSIONS.get(fusion, fusion)
-            if fused and between:
-                gap.setdefault(panel, []).append(Point(name, kind, between, fused))
-            if fused and seconds:
-                cost.setdefault(panel, []).append(Point(name, kind, seconds, fused))
-    metric = metric_label(study)
+def _forests(study: Study) -> list[Picture]:
+    """Paired differences of each fusion, a panel per measure."""
     found = []
-    if gap:
-        figure = comparison.scatter(
-            gap,
-            title=f"Gap against fused {metric}: {place(study)}",
-            xlabel=f"gap {study.strong} - {study.weak} (points)",
-            ylabel=f"fused test {metric} (%)",
-            zero=True,
-        )
+    for fusion in study.fusions:
+        panels = {}
+        for measure in measures_of(study):
+            rows = [
+                Difference(
+                    " - ".join(strategy_label(study, s) for s in pair), as_interval(v), v.word
+                )
+                for pairs in families(study, fusion).values()
+                for pair, v in contrasts(study, fusion, measure, pairs).items()
+            ]
+            panels[measure_label(study, measure)] = (rows, margin(measure))
+        if not all(rows for rows, _ in panels.values()):
+            continue
+        sizes = sorted({row.found.n for rows, _ in panels.values() for row in rows})
+        title = f"Paired differences: {place(study)}, {FUSIONS.get(fusion, fusion)}"
+        seeds = f"{sizes[0]}" + f" to {sizes[-1]}" * (len(sizes) > 1)
+        footnote = f"n {seeds} paired seeds; bars: 95 % anytime-valid, band: equal; colour: Holm"
+        figure = comparison.forest(panels, title=title, footnote=footnote)
         caption = (
-            f"{place(study)}: gap between the unimodal heads against the fused {metric}; bars: "
-            "95 % intervals over seeds."
+            f"{title}: subject - rival over {seeds} paired decision seeds; bars: 95 % anytime-"
+            "valid intervals, uncorrected; coloured where decided (Holm); band: equal."
         )
-        found.append(Picture(f"gap_{_stem(study)}", caption, figure))
-    if cost:
-        figure = comparison.scatter(
-            cost,
-            title=f"Cost against fused {metric}: {place(study)}",
-            xlabel=f"{_clock(study)} time of one run (s)",
-            ylabel=f"fused test {metric} (%)",
-        )
-        caption = (
-            f"{place(study)}: mean {_clock(study)} time of the selected runs against the fused "
-            f"{metric}; times from shared machines are rough."
-        )
-        found.append(Picture(f"cost_{_stem(study)}", caption, figure))
+        found.append(Picture(f"contrasts__{stem(study)}__{fusion}", caption, figure))
     return found
+
+
+def _costs(study: Study) -> list[Picture]:
+    clock = _clock(study)
+    key = {"CPU": "cpu_s", "wall": "wall_s"}[clock]
+    panels: dict[str, dict[str, list[float]]] = {}
+    for fusion in study.fusions:
+        for strategy in strategies(study, fusion):
+            cell = study.cells[fusion, strategy]
+            seconds = [run["cost"][key] for run in cell.runs if run["cost"].get(key)]
+            if seconds:
+                panel = panels.setdefault(FUSIONS.get(fusion, fusion), {})
+                panel[strategy_label(study, strategy)] = seconds
+    if not panels:
+        return []
+    title = f"Cost: {place(study)}"
+    figure = comparison.dots(
+        panels, title=title, xlabel=f"{clock} time of one run (s); bar: median"
+    )
+    caption = f"{title}: {clock} time of each decision run, bar: median; rough on a busy machine."
+    return [Picture(f"cost__{stem(study)}", caption, figure)]
 
 
 def _clock(study: Study) -> str:
@@ -198,48 +201,50 @@ def _clock(study: Study) -> str:
     return "CPU" if devices == {"cpu"} else "wall"
 
 
-def _seconds(cell: Cell, clock: str) -> Interval | None:
-    """Mean time of a run, without an interval: times of a shared machine are no sample."""
-    key = {"CPU": "cpu_s", "wall": "wall_s"}[clock]
-    found = [run["cost"][key] for run in cell.runs if run["cost"].get(key)]
-    return Interval(sum(found) / len(found), None, None, len(found)) if found else None
-
-
 def _sensitivity(study: Study, number: int, parameter: str, origin: Origin) -> list[Picture]:
     panels: dict[str, list[Track]] = {}
+    columns = 2
     for fusion, label in FUSIONS.items():
-        found = curve(study, fusion, parameter)
-        if found is None:
-            continue
-        panels[f"ours, {label} ({found.fixed})"] = [
-            _track(
-                name, {float(k): interval(values(c, name)) for k, c in found.cells.items()}, study
-            )
-            for name in ("fused", "strong", "weak")
-        ]
-        panels[f"paper, {label}, LUMA"] = [
-            _track(name, _paper_values(number, fusion, name), None)
-            for name in ("fused", "strong", "weak")
-        ]
+        found = curves(study, fusion, parameter)
+        for one in found:
+            sizes = sorted({len(cell.runs) for cell in one.cells.values()})
+            seeds = "-".join(dict.fromkeys((str(sizes[0]), str(sizes[-1]))))
+            panels[f"ours, {label} ({one.fixed}; n {seeds})"] = [
+                _track(name, _our_values(study, one, name), study)
+                for name in ("fused", "strong", "weak")
+            ]
+        if found:
+            columns = max(columns, len(found) + 1)
+            panels[f"paper, {label}, LUMA"] = [
+                _track(name, _paper_values(number, fusion, name), None)
+                for name in ("fused", "strong", "weak")
+            ]
     if not panels:
         return []
     title = f"MILES along {parameter}: {place(study)}, beside the paper's LUMA"
-    figure = comparison.sensitivity(panels, title=title, parameter=parameter, columns=2)
-    caption = f"{title}. Bars: 95 % intervals over seeds; the paper has single runs."
-    return [Picture(f"{parameter}_{_stem(study)}", caption, figure)]
+    figure = comparison.sensitivity(panels, title=title, parameter=parameter, columns=columns)
+    caption = f"{title}. Bands: 95 % intervals over seeds; the paper has single runs."
+    return [Picture(f"{parameter}__{stem(study)}", caption, figure)]
 
 
 def _track(name: str, found: Mapping[float, Interval | None], study: Study | None) -> Track:
     known = {setting: value for setting, value in found.items() if value is not None}
     if name == "fused":
         return Track(name, known)
-    modality = getattr(study, name) if study else {"strong": "audio", "weak": "image"}[name]
+    modality = (study.modalities if study else MODALITIES["luma"])[-(name == "weak")]
     return Track(f"{modality} ({name})", known)
+
+
+def _our_values(study: Study, curve: Curve, quantity: str) -> dict[float, Interval | None]:
+    return {
+        float(name): interval(values(study, cell, quantity, "own"))
+        for name, cell in curve.cells.items()
+    }
 
 
 def _paper_values(number: int, fusion: str, quantity: str) -> dict[float, Interval | None]:
     found: dict[float, Interval | None] = {}
-    for name in TAU if number == 4 else MU:
+    for name in TAUS if number == 4 else MUS:
         printed = published(number, "luma", fusion, "miles", quantity, name)
         if printed:
             found[float(name)] = Interval(printed.value, None, None, 1)

@@ -1,42 +1,63 @@
-"""Test numbers of a cell: percent per seed, intervals, and the separated best of a column."""
+"""Test numbers of a cell in percent per seed, by the instrument that measured them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
-from miles_repro.selection import Cell, Record, is_unimodal
-from miles_repro.stats import LEVEL, Interval, Paired, holm, mean_ci, paired
+from miles_repro.selection import Cell, Record, Study, is_unimodal
+from miles_repro.stats import Interval, mean_ci
+from miles_repro.verdicts import EPS
 
 Values = dict[int, float]
 """Seed -> percent (points for gaps, epochs for best_epoch)."""
 
-ALPHA = 1 - LEVEL
-MEASURES = ("fused", "strong", "weak", "gap")
-SIGN = {"fused": 1, "strong": 1, "weak": 1, "gap": -1, "abs_gap": -1}
-"""+1 where larger is better. Gaps compare by size, so `gap` itself is only displayed."""
+Instrument = Literal["probe", "split", "own"]
+"""How a modality alone is scored: "probe": a linear probe fitted after training on the frozen
+encoder, the same way for every strategy; "split": the fusion's share of the logits (or zero-masked
+logits); "own": the strategy's trained heads where it has some, else its ``unimodal_source``."""
+
+SIGN = {"abs_gap": -1}
+"""-1 where smaller is better. Gaps compare by size, so `gap` itself is only displayed."""
 
 
-def measure(record: Record, name: str) -> float | None:
-    """One test number of one run, None where it is not defined for that run."""
-    test = record["test"]
+def measure(study: Study, record: Record, name: str, instrument: Instrument) -> float | None:
+    """One test number of one run, None where it is not defined for that run.
+
+    name: "fused", "best_epoch", a modality, "strong", "weak", "gap" (strong - weak; with three
+    modalities or more the largest difference of a pair) or "abs_gap", its size.
+    """
     if name == "best_epoch":
         return float(record["best_epoch"])
-    if name in ("gap", "abs_gap"):
-        value = record["gap"]
-        if value is not None and name == "abs_gap":
-            value = abs(value)
-    elif name == "fused":
-        value = None if is_unimodal(record["strategy"]) else test["fused"]["metric"]
-    else:
-        value = (test.get(record[name]) or {}).get("metric")
-    return 100 * value if value is not None and math.isfinite(value) else None
+    if name == "fused":
+        value = None if is_unimodal(record["strategy"]) else record["test"]["fused"]["metric"]
+        return _percent(value)
+    own = record["test"]
+    if instrument != "own":
+        own = record.get("instruments", {}).get(instrument, {"test": {}})["test"]
+    heads = [_percent((own.get(m) or {}).get("metric")) for m in study.modalities]
+    if name not in ("gap", "abs_gap"):
+        name = {"strong": study.strong, "weak": study.weak}.get(name, name)
+        return heads[study.modalities.index(name)]
+    known = [value for value in heads if value is not None]
+    if len(known) < len(heads) or len(known) < 2:
+        return None
+    gap = known[0] - known[1] if len(known) == 2 else max(known) - min(known)
+    return abs(gap) if name == "abs_gap" else gap
 
 
-def values(cell: Cell | None, name: str) -> Values:
-    """The measure per seed over the cell's selected runs; empty for None."""
-    runs = cell.runs if cell else ()
-    found = {run["seed"]: measure(run, name) for run in runs}
+def _percent(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else 100 * value
+
+
+def values(
+    study: Study | None, cell: Cell | None, name: str, instrument: Instrument = "probe"
+) -> Values:
+    """The measure per decision seed; empty without a cell."""
+    if study is None or cell is None:
+        return {}
+    found = {run["seed"]: measure(study, run, name, instrument) for run in cell.runs}
     return {seed: value for seed, value in found.items() if value is not None}
 
 
@@ -44,24 +65,11 @@ def interval(numbers: Values) -> Interval | None:
     return mean_ci(list(numbers.values())) if numbers else None
 
 
-def comparisons(
-    subject: Values, rivals: Mapping[str, Values]
-) -> dict[str, tuple[Paired | None, float | None]]:
-    """Rival -> (subject - rival paired over seeds, p after Holm over all rivals)."""
-    tests = {name: paired(subject, rival) for name, rival in rivals.items()}
-    adjusted = holm([test.p if test else None for test in tests.values()])
-    return dict(zip(tests, zip(tests.values(), adjusted, strict=True), strict=True))
+def paired(a: Mapping[int, float], b: Mapping[int, float]) -> list[float]:
+    """a - b over the seeds both have, in the order of the seeds."""
+    return [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
 
 
-def separated_best(rows: Mapping[str, Values], sign: int) -> str | None:
-    """The row with the best mean, if it beats every other row significantly; else None."""
-    means = {name: sign * sum(v.values()) / len(v) for name, v in rows.items() if v}
-    if len(means) < 2:
-        return None
-    best = max(means, key=lambda name: means[name])
-    tests = comparisons(rows[best], {name: rows[name] for name in means if name != best})
-    clear = (
-        test is not None and p is not None and p < ALPHA and sign * test.difference.mean > 0
-        for test, p in tests.values()
-    )
-    return best if all(clear) else None
+def margin(name: str) -> float:
+    """Points within which two methods count as equal on a measure."""
+    return EPS["fused" if name == "fused" else "heads"]

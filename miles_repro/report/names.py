@@ -1,70 +1,57 @@
-"""What things are called in tables, and in which order they appear."""
+"""What things are called in tables and files, and in which order they appear."""
 
 from __future__ import annotations
 
+from miles_repro.paper import DATASETS, PAPER_ROWS
 from miles_repro.selection import Study, is_unimodal
 
-PAPER_ROWS = {
-    "vanilla": "Vanilla",
-    "mslr_k": "MSLR-K",
-    "mslr_s": "MSLR-S",
-    "mslr_d": "MSLR-D",
-    "ogm": "OGM",
-    "ogm_ge": "OGM-GE",
-    "mses": "MSES",
-    "gblend": "G-Blend",
-    "miles": "MILES",
+METRICS = {
+    "accuracy": "accuracy",
+    "f1_micro": "micro F1",
+    "f1_macro": "macro F1",
+    "f1_samples": "samples F1",
+    "f1_weighted": "weighted F1",
 }
-"""The nine rows of the paper's Tables II and III, in their order."""
-
-BEYOND = {
-    "vanilla_aux": "Vanilla + aux",
-    "static_lr": "Static LR",
-    "random_lr": "Random LR",
-    "modality_dropout": "Modality dropout",
-    "mimo": "MIMO",
-}
-"""Controls and methods the paper does not have."""
-
-KINDS = {
-    "single loss": ("vanilla", "mslr_k", "mslr_s", "mslr_d", "ogm", "ogm_ge"),
-    "auxiliary losses": ("vanilla_aux", "mses", "gblend"),
-    "control": ("static_lr", "random_lr"),
-    "MILES": ("miles",),
-}
-"""What a strategy trains on: the difference that explains most of the weak heads."""
-
-DATASETS = {"cremad": "CREMA-D", "smnist": "S-MNIST", "luma": "LUMA", "mmimdb": "MM-IMDb"}
-"""The paper's data sets, in the order of its tables."""
-
-FUSIONS = {"concat": "concatenation", "sum": "summation"}
-"""The paper's two fusions (Tables II and III)."""
-
-METRICS = {"accuracy": "accuracy", "f1_micro": "micro F1"}
-
 NOT_RUN = "not yet run"
+STAND_IN = "stand-in"
 
 
-def strategy_label(strategy: str) -> str:
+def strategy_label(study: Study | None, strategy: str) -> str:
+    """As the strategy's records call it, or the paper where it has not run."""
     if is_unimodal(strategy):
         return f"{strategy.removeprefix('unimodal_')} alone"
-    return PAPER_ROWS.get(strategy) or BEYOND.get(strategy) or strategy
+    if study and strategy in study.names:
+        return study.names[strategy][1]
+    return PAPER_ROWS.get(strategy, strategy)
 
 
-def strategy_order(strategy: str) -> tuple[int, str]:
-    """Sort key: the paper's rows, then ours, then unimodal models."""
-    known = [*PAPER_ROWS, *BEYOND]
-    if strategy in known:
-        return known.index(strategy), ""
-    return (len(known) + is_unimodal(strategy), strategy)
+def family(study: Study, strategy: str) -> str:
+    return study.names[strategy][0]
 
 
-def strategy_kind(strategy: str) -> str:
-    return next((kind for kind, names in KINDS.items() if strategy in names), "other")
+def strategy_order(study: Study, strategy: str) -> tuple[bool, str, str]:
+    """Sort key: by family, then by name; unimodal models last."""
+    return is_unimodal(strategy), *study.names.get(strategy, ("", strategy))
 
 
-def dataset_label(dataset: str) -> str:
-    return DATASETS.get(dataset, dataset)
+def strategies(study: Study, fusion: str) -> list[str]:
+    """What has run with a fusion, in that order; unimodal models have none."""
+    found = [s for f, s in study.cells if f == fusion and not is_unimodal(s)]
+    return sorted(found, key=lambda strategy: strategy_order(study, strategy))
+
+
+def dataset_label(dataset: str, stand_in: bool = False) -> str:
+    return DATASETS.get(dataset, dataset) + f" ({STAND_IN})" * stand_in
+
+
+def place(study: Study) -> str:
+    """`S-MNIST (stand-in), budget mini`"""
+    return f"{dataset_label(study.dataset, study.stand_in)}, budget {study.budget}"
+
+
+def stem(study: Study) -> str:
+    """`smnist-stand-in__mini`: the study in file names."""
+    return f"{study.dataset}{f'-{STAND_IN}' * study.stand_in}__{study.budget}"
 
 
 def metric_label(study: Study) -> str:

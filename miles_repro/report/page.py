@@ -7,8 +7,8 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from miles_repro.report.comparison import place
 from miles_repro.report.figures import Picture
+from miles_repro.report.names import place
 from miles_repro.report.provenance import Origin, commits, cost_text
 from miles_repro.report.table import Sheet, Table
 from miles_repro.selection import Study

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from miles_repro.report.names import DATASETS
-from miles_repro.selection import Cell, Record, Study
+from miles_repro.paper import DATASETS
+from miles_repro.selection import Cell, Record, Study, setting
 
 INTERVAL_NOTE = (
-    "Percent on the test set: mean ± 95 % confidence interval over n training seeds (Student t; "
-    "one fixed test set, so the interval speaks of retraining). Best epoch, and best of the "
-    "trials, chosen by fused validation metric. No CI: a single seed, or seeds without spread."
+    "Percent on the test set: mean ± 95 % confidence interval of the mean (Student t, uncorrected) "
+    "over n decision seeds; no CI: fewer than three, or no spread. {covers}"
 )
+RETRAINING = "One fixed split, so intervals speak of retraining only."
+RESPLITTING = "Each seed has its own split, so intervals cover retraining and re-splitting."
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,49 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def left_out_notes(study: Study) -> list[str]:
-    """One line per reason why finished runs do not take part, none where all do."""
+def interval_note(runs: Iterable[Record]) -> str:
+    """What intervals are, and which sources of variance they cover."""
+    rotated = any(setting(run, "dataset", "scheme") == "rotate" for run in runs)
+    return INTERVAL_NOTE.format(covers=RESPLITTING if rotated else RETRAINING)
+
+
+def study_notes(study: Study) -> list[str]:
+    """What a reader must know of a study's runs: those left out, mixed machines, diverged runs."""
     reasons = Counter(study.left_out.values())
-    return [f"Left out: {plural(count)} ({reason})." for reason, count in sorted(reasons.items())]
+    notes = [f"Left out: {plural(count)} ({reason})." for reason, count in sorted(reasons.items())]
+    machines = Counter(_machine(run) for run in study.records)
+    if len(machines) > 1:
+        shown = ", ".join(f"{plural(count)} on {name}" for name, count in machines.most_common())
+        notes.append(f"Mixed machines: {shown}; the same seed gives slightly other numbers there.")
+    diverged = [run["run_id"] for run in study.records if run["status"] == "diverged"]
+    if diverged:
+        shown = ", ".join(diverged[:4]) + ", ..." * (len(diverged) > 4)
+        notes.append(f"Diverged, counted with the rest: {plural(len(diverged))} ({shown}).")
+    return notes
+
+
+def _machine(run: Record) -> str:
+    """Device and thread count change the order of sums, so the last digits of a run."""
+    environment = run["environment"]
+    threads = environment.get("threads")
+    return f"{environment.get('device')}" + (f" with {threads} threads" if threads else "")
+
+
+def study_tags(dataset: str, study: Study | None) -> dict[str, str]:
+    """Leading columns of every CSV file."""
+    return {
+        "dataset": dataset,
+        "budget": study.budget if study else "",
+        "metric": study.metric if study else "",
+    }
 
 
 def plural(count: int) -> str:
     return "1 run" if count == 1 else f"{count} runs"
+
+
+def diverged(cell: Cell) -> int:
+    return sum(run["status"] == "diverged" for run in cell.runs)
 
 
 def cell_data(cell: Cell | None) -> dict[str, Any]:
@@ -93,6 +129,7 @@ def cell_data(cell: Cell | None) -> dict[str, Any]:
     commands = dict.fromkeys(run["command"] for run in cell.runs)
     return {
         "n_seeds": len(cell.runs),
+        "n_diverged": diverged(cell),
         "n_trials": cell.trials,
         "trial": cell.trial,
         "run_ids": " ".join(run["run_id"] for run in cell.runs),

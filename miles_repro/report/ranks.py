@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from miles_repro.report.measures import Values, values
-from miles_repro.report.names import dataset_label, strategy_label, strategy_order
+from miles_repro.report.names import place, strategy_label, strategy_order
 from miles_repro.report.provenance import Origin
 from miles_repro.report.table import Sheet, Table, show_p
 from miles_repro.selection import Study, is_unimodal
@@ -25,11 +25,13 @@ def ranks(studies: Sequence[Study]) -> Ranks | None:
     if not studies:
         return None
     shared = set.intersection(*({s for _, s in study.cells} for study in studies))
-    strategies = sorted((s for s in shared if not is_unimodal(s)), key=strategy_order)
+    strategies = sorted(
+        (s for s in shared if not is_unimodal(s)), key=lambda s: strategy_order(studies[0], s)
+    )
     scores: dict[str, list[float]] = {strategy: [] for strategy in strategies}
     for study in studies:
         for fusion in study.fusions:
-            cells = {s: values(study.cells.get((fusion, s)), "fused") for s in strategies}
+            cells = {s: values(study, study.cells.get((fusion, s)), "fused") for s in strategies}
             for block in _blocks(cells, single=len(studies) == 1):
                 for strategy in strategies:
                     scores[strategy].append(block[strategy])
@@ -47,7 +49,7 @@ def _blocks(cells: dict[str, Values], *, single: bool) -> list[dict[str, float]]
 
 def rank_groups(studies: Sequence[Study]) -> dict[str, list[Study]]:
     """What is ranked: each study by itself, and per budget several data sets together."""
-    groups = {f"{dataset_label(s.dataset)}, budget {s.budget}": [s] for s in studies}
+    groups = {place(s): [s] for s in studies}
     for budget in sorted({study.budget for study in studies}):
         same = [study for study in studies if study.budget == budget]
         if len(same) > 1:
@@ -61,18 +63,18 @@ def ranks_sheet(studies: Sequence[Study], origin: Origin) -> Sheet:
     for title, group in rank_groups(studies).items():
         found = ranks(group)
         if found:
-            tables.append(_table(title, group, found, origin))
-    return Sheet("ranks", "Average ranks by fused test metric", tables)
+            tables.append(_table(title, group, found))
+    return Sheet("ranks", "Average ranks by fused test metric", tables, [origin.note()])
 
 
-def _table(title: str, group: Sequence[Study], found: Ranks, origin: Origin) -> Table:
+def _table(title: str, group: Sequence[Study], found: Ranks) -> Table:
     name, rank, spread = ("", "strategy"), ("", "average rank"), ("", "95 % interval")
     table = Table(title, [name, rank, spread])
     distance = found.critical_difference
     for strategy, average in sorted(found.average.items(), key=lambda pair: pair[1]):
         interval = bootstrap_ci(found.per_block[strategy], random_state=BOOTSTRAP_SEED)
         between = NO_CI if interval.low is None else f"{interval.low:.2f} to {interval.high:.2f}"
-        texts = (strategy_label(strategy), f"{average:.2f}", between)
+        texts = (strategy_label(group[0], strategy), f"{average:.2f}", between)
         table.rows.append(dict(zip(table.columns, texts, strict=True)))
         table.data.append(
             {
@@ -90,9 +92,8 @@ def _table(title: str, group: Sequence[Study], found: Ranks, origin: Origin) -> 
     kind = "(fusion, seed) pairs" if len(group) == 1 else "(data set, fusion) pairs of seed means"
     table.notes = [
         f"1 = best; {found.blocks} blocks: {kind}.",
-        f"Friedman p {show_p(found.friedman_p)}. Ranks closer than {distance:.2f} are not "
-        "separated (Nemenyi, 5 %).",
+        f"Friedman p {show_p(found.friedman_p)}, for a number of blocks fixed beforehand. Ranks "
+        f"closer than {distance:.2f} are not separated (Nemenyi, 5 %).",
         f"Interval: BCa bootstrap over blocks (seed {BOOTSTRAP_SEED}), from {BOOTSTRAP_MIN} on.",
-        origin.note(),
     ]
     return table

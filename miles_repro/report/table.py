@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from miles_repro.records import disk_errors, write_atomic
 from miles_repro.report.names import NOT_RUN
@@ -21,6 +21,10 @@ NONE = "–"
 Column = tuple[str, str]
 """(group, name): groups span columns in LaTeX and HTML, Markdown joins the two."""
 FUSION: Column = ("", "fusion")
+FAMILY: Column = ("", "family")
+LINE = 100
+"""Characters of small type that a LaTeX line holds."""
+PREAMBLE = "% Needs \\usepackage{booktabs}\n"
 
 
 @dataclass
@@ -77,38 +81,59 @@ class Table:
         return f"### {self.title}\n\n{body}\n\n{notes}\n"
 
     def latex(self, label: str) -> str:
-        r"""A booktabs table; needs \usepackage{booktabs,graphicx}."""
+        r"""Booktabs tables, as many as the columns need to stay readable on a page; the caption has
+        the title and the first note, the others are comments."""
+        parts = [self.columns] if self.prose else self._parts()
+        texts = [self._tabular(columns) for columns in parts]
+        caption = " ".join([_tex(self.title) + ".", *map(_tex, self.notes[:1])])
+        head = "\\begin{table}[htbp]\n\\centering\n\\small\n"
+        middle = "\n\\medskip\n\n".join(texts)
+        comments = "".join(f"% {note}\n" for note in self.notes[1:])
+        end = f"\\caption{{{caption}}}\n\\label{{tab:{label}}}\n\\end{{table}}\n"
+        return comments + head + middle + end
+
+    def _parts(self) -> list[list[Column]]:
+        """Columns in stretches that fit a line, the names on the left repeated; groups whole."""
+        leads, rest = self.columns[: self.leads], self.columns[self.leads :]
+        groups: list[list[Column]] = []
+        for column in rest:
+            if groups and column[0] and groups[-1][0][0] == column[0]:
+                groups[-1].append(column)
+            else:
+                groups.append([column])
+        room = LINE - sum(map(self._width, leads))
+        parts: list[list[Column]] = [[]]
+        for group in groups:
+            if parts[-1] and sum(map(self._width, [*parts[-1], *group])) > room:
+                parts.append([])
+            parts[-1] += group
+        return [leads + part for part in parts]
+
+    def _width(self, column: Column) -> int:
+        """Characters of a column's widest text, and the space beside it."""
+        return 2 + max(len(text) for text in (column[1], *(r.get(column, NONE) for r in self.rows)))
+
+    def _tabular(self, columns: list[Column]) -> str:
         import pandas as pd
 
-        frame = self.frame().map(_tex)
-        names = [tuple(map(_tex, column)) for column in self.columns]
-        frame.columns = (
-            pd.MultiIndex.from_tuples(names) if self.grouped else [name for _, name in names]
-        )
+        frame = self.frame()[columns if self.grouped else [name for _, name in columns]].map(_tex)
+        names = [tuple(map(_tex, column)) for column in columns]
+        grouped = any(group for group, _ in columns)
+        frame.columns = pd.MultiIndex.from_tuples(names) if grouped else [name for _, name in names]
         marks = frame.copy()
         for i in range(len(self.rows)):
-            for j, column in enumerate(self.columns):
+            for j, column in enumerate(columns):
                 marks.iat[i, j] = "textbf:--rwrap;" if (i, column) in self.bold else ""
         styler = frame.style.hide(axis="index").apply(lambda _: marks, axis=None)
-        text = styler.to_latex(
+        return styler.to_latex(
             hrules=True,
-            caption=" ".join([_tex(self.title) + ".", *map(_tex, self.notes)]),
-            label=f"tab:{label}",
-            position="htbp",
-            position_float="centering",
             multicol_align="c",
-            column_format=self._column_format(),
+            column_format=self._column_format(columns),
         )
-        if self.prose:
-            return text
-        # Tables of numbers may be wide: those are shrunk to the line.
-        fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%" + "\n"
-        text = text.replace(r"\begin{tabular}", fit + r"\begin{tabular}")
-        return text.replace(r"\end{tabular}", r"\end{tabular}}")
 
-    def _column_format(self) -> str:
+    def _column_format(self, columns: list[Column]) -> str:
         if not self.prose:
-            return "l" * self.leads + "r" * (len(self.columns) - self.leads)
+            return "l" * self.leads + "r" * (len(columns) - self.leads)
         # The longest column takes the room the others leave.
         longest = max(
             self.columns, key=lambda column: max(len(row.get(column, "")) for row in self.rows)
@@ -133,7 +158,7 @@ class Table:
         )
 
     def rich(self) -> Group:
-        """The table and its notes for a terminal of any width."""
+        """The table and its notes for a terminal of any width; lines part the families."""
         from rich import box
         from rich.console import Group
         from rich.markup import escape
@@ -141,12 +166,15 @@ class Table:
         from rich.text import Text
 
         table = RichTable(title=escape(self.title), box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-        for j, head in enumerate(self.heads()):
-            table.add_column(escape(head), justify="left" if j < self.leads else "right")
+        shown = [j for j, column in enumerate(self.columns) if column != FAMILY]
+        for j in shown:
+            side: Literal["left", "right"] = "left" if j < self.leads else "right"
+            table.add_column(escape(self.heads()[j]), justify=side)
         for i, row in enumerate(self.cells(mark=("[bold]", "[/bold]"), escape=escape)):
-            if i and self.rows[i].get(FUSION) != self.rows[i - 1].get(FUSION):
+            before = self.rows[i - 1] if i else self.rows[i]
+            if any(self.rows[i].get(key) != before.get(key) for key in (FUSION, FAMILY)):
                 table.add_section()
-            table.add_row(*row)
+            table.add_row(*(row[j] for j in shown))
         notes = [Text(note.replace("`", ""), style="dim") for note in self.notes]
         return Group(table, *notes)
 
@@ -166,7 +194,8 @@ class Sheet:
 
         markdown = [f"## {self.title}\n", *(f"{note}\n" for note in self.notes)]
         markdown += [table.markdown() for table in self.tables]
-        latex = "\n".join(
+        latex = PREAMBLE + "".join(f"% {note}\n" for note in self.notes)
+        latex += "\n".join(
             table.latex(f"{self.name}_{i}") for i, table in enumerate(self.tables, start=1)
         )
         data = pd.DataFrame([row for table in self.tables for row in table.data])
@@ -221,6 +250,7 @@ _TEX = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "–": "--",
+    "|": r"\textbar{}",
     "†": r"$\dagger$",
     "τ": r"$\tau$",
     "μ": r"$\mu$",
@@ -232,7 +262,9 @@ _TEX = {
 
 
 def _tex(text: str) -> str:
-    escaped = "".join(_TEX.get(character, character) for character in text)
+    # Two hyphens of an option would be set as a dash.
+    parts = ("".join(_TEX.get(c, c) for c in part) for part in text.split("--"))
+    escaped = "-{}-".join(parts)
     return re.sub(r"(?<![\w-])-(?=\d)", "$-$", escaped)
 
 

@@ -1,0 +1,90 @@
+"""What the report adds to the paper's tables: contrasts, three modalities, what must be named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from record_factory import population, record
+
+from miles_repro.report.ablations import unimodal_sheet
+from miles_repro.report.claims import judge
+from miles_repro.report.comparison import comparison_sheet
+from miles_repro.report.contrasts import contrasts_sheet
+from miles_repro.report.provenance import Origin
+from miles_repro.report.robustness import robustness_sheet
+from miles_repro.selection import studies
+
+ORIGIN = Origin("make tables", "abc1234")
+
+
+def contrast_rows(records: list[dict[str, Any]], fusion: str = "concat") -> dict[Any, Any]:
+    sheet = contrasts_sheet(studies(records)[0], ORIGIN)
+    rows_of = [row for table in sheet.tables for row in table.data if row["fusion"] == fusion]
+    return {(row["strategy"], row["rival"], row["quantity"]): row for row in rows_of}
+
+
+def test_contrasts_separate_losses_from_scheduling() -> None:
+    found = contrast_rows(population(seeds=range(1, 9)))
+    losses = found["vanilla", "vanilla_aux", "audio"]
+    scheduling = found["miles", "vanilla_aux", "audio"]
+    assert losses["difference"] == pytest.approx(-8.4, abs=0.5)
+    assert (losses["verdict"], losses["n"]) == ("worse", 8)
+    assert scheduling["difference"] == pytest.approx(0.2, abs=0.5)
+    assert scheduling["verdict"] == "equal"
+    assert found["miles", "static_lr", "fused"]["p_holm"] <= 1
+
+
+def test_a_smaller_gap_is_the_better_one() -> None:
+    near = [record("miles", seed=s, noise=1e-4, level=(0.9, 0.80, 0.81)) for s in range(1, 6)]
+    far = [record("vanilla", seed=s, noise=1e-4, level=(0.9, 0.60, 0.81)) for s in range(1, 6)]
+    row = contrast_rows(near + far)["miles", "vanilla", "abs_gap"]
+    assert (row["verdict"], round(row["difference"])) == ("better", -20)
+
+
+def test_one_comparison_has_one_number_everywhere() -> None:
+    records = population(seeds=range(1, 9))
+    found = contrast_rows(records)
+    (claim,) = [j for j in judge(studies(records)) if j.claim.name == "auxiliary_losses"]
+    row = found["vanilla", "vanilla_aux", "audio"]  # the claim is about the other sign
+    shown = f"{-row['difference']:+.1f} [{-row['ci_high']:+.1f}, {-row['ci_low']:+.1f}]"
+    assert shown in claim.findings["concat"].numbers
+
+
+def test_three_modalities_have_a_column_each_and_their_largest_gap() -> None:
+    same: dict[str, Any] = {"modalities": ["a", "b", "c"], "strong": None, "weak": None, "noise": 0}
+    records = [
+        record(name, dataset="own", seed=seed, level=(0.9, 0.5, 0.7, 0.6), **same)
+        for name in ("miles", "vanilla")
+        for seed in (1, 2, 3)
+    ]
+    one = studies(records)[0]
+    table = comparison_sheet(one, ORIGIN).tables[0]
+    assert table.heads()[3:8] == ["fused", "b (probe)", "c (probe)", "a (probe)", "gap (probe)"]
+    assert table.rows[0]["", "gap (probe)"] == "+20.0 (no CI)"
+    missing = robustness_sheet(one, ORIGIN).tables[0].heads()
+    assert "without: a" in missing
+    assert "without: a, b" in missing
+    assert [row["", "model"] for row in unimodal_sheet([one], ORIGIN).tables[-1].rows] == [
+        "b (strong)",
+        "c",
+        "a (weak)",
+    ]
+
+
+def test_other_machines_and_diverged_runs_are_named() -> None:
+    records = population(strategies=["miles", "vanilla"], fusions=["concat"])
+    records[0]["environment"]["threads"] = 2
+    records[1]["status"] = "diverged"
+    sheet = comparison_sheet(studies(records)[0], ORIGIN)
+    notes = " ".join(sheet.notes)
+    assert "Mixed machines: 9 runs on cpu with 1 threads, 1 run on cpu with 2 threads" in notes
+    assert f"Diverged, counted with the rest: 1 run ({records[1]['run_id']})" in notes
+    assert {row["", "n"] for row in sheet.tables[0].rows} == {"5", "5 (1 diverged)"}
+
+
+def test_a_search_seed_alone_is_no_result() -> None:
+    sheet = comparison_sheet(studies([record(seed=0), record("vanilla", seed=1)])[0], ORIGIN)
+    cells = {row["", "strategy"]: row for row in sheet.tables[0].rows}
+    assert cells["MILES"]["", "fused"] == "search only"
+    assert cells["MILES"]["", "n"] == "0"
