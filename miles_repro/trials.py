@@ -135,7 +135,8 @@ def _as_record(raw: dict[str, Any]) -> dict[str, Any]:
     """The asking run as its record would describe it, as far as runs of one protocol share it."""
     from pydantic import ValidationError
 
-    from miles_repro.config import Config, explain, read_manifest
+    from miles_repro.config import Config, explain
+    from miles_repro.data.manifest import read_manifest
 
     folder = Path(raw["runtime"]["data_dir"]) / raw["dataset"]["name"]
     fingerprint = read_manifest(folder)["fingerprint"]

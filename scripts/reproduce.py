@@ -1,15 +1,17 @@
 """The paper's protocol as one resumable command.
 
     python scripts/reproduce.py plan --budget mini --datasets smnist_mini
-    python scripts/reproduce.py run --budget paper --datasets smnist,luma --launcher slurm
-    python scripts/reproduce.py status
+    python scripts/reproduce.py run --until-decided --hours 8 --strategies paper,vanilla_aux
+    python scripts/reproduce.py run --paper-size --datasets smnist,luma --launcher slurm
+    python scripts/reproduce.py status --trials
     python scripts/reproduce.py tables
 
-Per data set, fusion and strategy: a random search, the best trial and epoch by fused validation
-metric, one test evaluation; then the winner over seeds, and the paper's ablations on MILES. `run`
-may be stopped and started again at any time, and started twice. Hydra overrides after the options
-(epochs=5 tracker=none) go to every run. Exit status of `run`: 0 all done, 1 something is missing
-(listed), 2 a mistake in the request.
+Per data set, fusion and strategy: a random search with seed 0, the best trial and epoch by fused
+validation metric, one test evaluation; then the winner over other seeds, and the paper's ablations
+on MILES. `--until-decided` goes on with one seed more for the reference and every strategy that is
+not yet better, worse or equal. `run` may be stopped and started again at any time, and started
+twice. Hydra overrides after the options (epochs=5 tracker=none) go to every run. Exit status of
+`run`: 0 all done, 1 something is missing (listed), 2 a mistake in the request.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import argparse
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,10 +30,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without an
 from miles_repro.errors import UserError
 
 if TYPE_CHECKING:
+    from miles_repro.protocol.decide import Rule
+    from miles_repro.protocol.jobs import Job
     from miles_repro.protocol.plan import Plan
-    from miles_repro.protocol.stages import Job, Protocol
+    from miles_repro.protocol.stages import Protocol
 
-RUNS = Path("results/runs")
+RUNS, RESULTS = Path("results/runs"), Path("results/local")
+PAPER_ABLATIONS = ("luma",)
+"""The data set of the paper's Tables IV to VI."""
 LAUNCHERS = ("local", "basic", "slurm", "ray")
 
 
@@ -57,23 +64,46 @@ def parser() -> argparse.ArgumentParser:
     request.add_argument("--budget", default="mini", help="smoke, mini (default) or paper")
     request.add_argument("--datasets", default="smnist_mini", help="comma-separated")
     request.add_argument("--fusions", default="concat,sum", help="comma-separated")
-    request.add_argument("--strategies", help="comma-separated; default: the paper's and controls")
+    request.add_argument(
+        "--strategies",
+        default="core",
+        help="comma-separated names and groups: all, paper, core (default: the paper's rows, "
+        "unimodal models, vanilla_aux, ume, controls), or a family such as gradients",
+    )
     request.add_argument(
         "--ablations", action=argparse.BooleanOptionalAction, default=True, help="Tables IV to VI"
     )
+    request.add_argument(
+        "--paper-size",
+        action="store_true",
+        help="as large as the paper and no larger: its rows, budget=paper, one seed a winner, "
+        "ablations on LUMA",
+    )
+    until = request.add_argument_group("seeds until decided")
+    until.add_argument("--until-decided", action="store_true", help="then one seed more, and more")
+    until.add_argument("--eps", type=float, default=1.0, help="points that count as equal (1)")
+    until.add_argument("--max-seeds", type=int, default=40, help="for every strategy (40)")
+    until.add_argument("--hours", type=float, help="start no round of seeds after so long")
+    until.add_argument("--reference", default="vanilla_aux", help="strategy to compare with")
+    cost = request.add_argument_group("estimate")
+    cost.add_argument("--workers", type=int, help="default: this machine's")
+    cost.add_argument("--price", type=float, help="of an hour on one worker")
+    cost.add_argument("--tflops", type=float, default=19.5, help="a GPU's peak (A100, fp32: 19.5)")
+    cost.add_argument("--use", type=float, default=0.3, help="share of it in training (0.3)")
     request.add_argument("--launcher", choices=LAUNCHERS, default="local", help="docs/clusters.md")
-    request.add_argument("--workers", type=int, help="for the estimate; default: this machine's")
-    request.add_argument("--price", type=float, help="of an hour on one worker, for the estimate")
     request.add_argument("--data-dir", type=Path, help="prepared data (default: $MILES_DATA, data)")
     request.add_argument("overrides", nargs="*", help="Hydra overrides for every run")
     commands.add_parser("plan", parents=[request], help="what is missing, and what it will take")
     run = commands.add_parser("run", parents=[request], help="start what is missing")
     run.add_argument("--no-estimate", action="store_true", help="do not measure time first")
-    run.add_argument("--results", type=Path, default=Path("results"), help="tables go here")
     status = commands.add_parser("status", parents=[runs], help="done, running, failed")
     status.add_argument("--budget", help="only this one")
+    status.add_argument("--trials", action="store_true", help="drawn values and scores")
     tables = commands.add_parser("tables", parents=[runs], help="tables, figures, report")
-    tables.add_argument("--results", type=Path, default=Path("results"), help="they go here")
+    for command in (run, tables):
+        command.add_argument(
+            "--results", type=Path, default=RESULTS, help=f"tables go here (default: {RESULTS})"
+        )
     tables.add_argument(
         "--tables-only", action="store_true", help="no figures, no report.html: a third of the time"
     )
@@ -83,13 +113,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def plan(args: argparse.Namespace) -> int:
-    protocol, ready = protocol_for(args)
-    make_and_show(args, protocol, ready, measure=True)
+    protocol = protocol_for(args)
+    make_and_show(args, protocol, rule_for(args, protocol), measure=True)
     return 0
 
 
-def protocol_for(args: argparse.Namespace) -> tuple[Protocol, list[str]]:
-    """The request's protocol, and its prepared data sets."""
+def protocol_for(args: argparse.Namespace) -> Protocol:
+    """The request's protocol."""
+    from miles_repro.protocol.menu import expand
     from miles_repro.protocol.stages import Protocol, Request, check_request
 
     overrides = list(args.overrides)
@@ -97,55 +128,86 @@ def protocol_for(args: argparse.Namespace) -> tuple[Protocol, list[str]]:
         overrides.append(f"runtime.runs_dir={args.runs_dir}")
     if args.data_dir:
         overrides.append(f"runtime.data_dir={args.data_dir}")
-    names = {"strategies": args.strategies} if args.strategies else {}
-    names |= {"datasets": args.datasets, "fusions": args.fusions}
-    lists = {key: tuple(dict.fromkeys(text.split(","))) for key, text in names.items()}
+    if args.paper_size:
+        args.budget, args.strategies = "paper", "paper"
+        overrides.append("budget.seeds=1")
+    strategies = words(args.strategies)
+    if args.until_decided:
+        strategies += (args.reference,)
+    datasets = words(args.datasets)
+    ablations = [d for d in datasets if not args.paper_size or d in PAPER_ABLATIONS]
     request = Request(
-        budget=args.budget, ablations=args.ablations, overrides=tuple(overrides), **lists
+        budget=args.budget,
+        datasets=datasets,
+        fusions=words(args.fusions),
+        strategies=expand(strategies, overrides),
+        ablations=tuple(ablations) if args.ablations else (),
+        overrides=tuple(overrides),
     )
     check_request(request)
-    protocol = Protocol(request)
-    ready = [name for name in request.datasets if name not in protocol.not_prepared()]
-    if not ready:
-        todo = "; ".join(protocol.not_prepared().values())
-        raise UserError(f"no data set of {args.datasets} is prepared: {todo} (docs/data.md)")
-    return protocol, ready
+    return Protocol(request)
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text.split(",")))
+
+
+def rule_for(args: argparse.Namespace, protocol: Protocol) -> Rule | None:
+    """The rule of --until-decided, None without it."""
+    from miles_repro.protocol.decide import Rule
+
+    if not args.until_decided:
+        return None
+    seeds = protocol.options(protocol.request.datasets[0])["budget"]["seeds"]
+    if args.max_seeds < seeds:
+        raise UserError(f"--max-seeds {args.max_seeds}: every row gets {seeds} seeds first")
+    if args.eps <= 0:
+        raise UserError(f"--eps {args.eps:g}: give the points that count as equal, above 0")
+    return Rule(seeds, args.eps, args.max_seeds, args.reference)
 
 
 def make_and_show(
-    args: argparse.Namespace, protocol: Protocol, ready: list[str], *, measure: bool
+    args: argparse.Namespace, protocol: Protocol, rule: Rule | None, *, measure: bool
 ) -> Plan:
-    from miles_repro.protocol.plan import make_plan, show
+    from miles_repro.protocol.plan import Machine, make_plan, show
     from miles_repro.sweep import available_cores
 
-    made = make_plan(protocol, ready, measure=measure)
+    made = make_plan(protocol, measure=measure, rule=rule)
     cores = max(1, available_cores() // made.threads) if args.launcher == "local" else 1
-    show(made, protocol.not_prepared(), args.workers or cores, args.price)
+    machine = Machine(args.workers or cores, args.price, args.tflops, args.use)
+    show(made, protocol.not_prepared(), machine)
     return made
 
 
 def run(args: argparse.Namespace) -> int:
+    from miles_repro.protocol.decide import UntilDecided
     from miles_repro.protocol.launch import Rounds, start_with
     from miles_repro.records import require_writable
 
-    protocol, ready = protocol_for(args)
+    protocol, began = protocol_for(args), time.monotonic()
+    missing = protocol.not_prepared()
+    ready = [name for name in protocol.request.datasets if name not in missing]
+    if not ready:
+        todo = "; ".join(missing.values())
+        raise UserError(f"no data set of {args.datasets} is prepared: {todo} (docs/data.md)")
+    rule = rule_for(args, protocol)
     require_writable(args.runs_dir)
-    made = make_and_show(args, protocol, ready, measure=not args.no_estimate)
+    made = make_and_show(args, protocol, rule, measure=not args.no_estimate)
+    start = start_with(args.launcher)
     failed: dict[Job, str] = {}
     for name in ready:
-        for whole in protocol.stages(name):
-            protocol.forget()
-            stage = made.keep(whole)
-            missing = protocol.missing(stage.jobs)
-            if missing:
-                print(f"\n{name}, {stage.name}: {len(missing)} runs to do", flush=True)
-                failed |= Rounds(protocol, stage, start_with(args.launcher)).finish()
+        for stage in protocol.stages(name):
+            failed |= Rounds(protocol, made.keep(stage), start).finish()
+        if rule:
+            until = began + 3600 * args.hours if args.hours else float("inf")
+            rounds = UntilDecided(protocol, name, rule, start, made.refused, until, dict(failed))
+            failed |= rounds.finish()
     write_results(args)
     for job, why in failed.items():
         print(f"failed: {job}: {why}", file=sys.stderr)
-    for name, command in protocol.not_prepared().items():
+    for name, command in missing.items():
         print(f"not prepared: {name}: {command}", file=sys.stderr)
-    return 1 if failed or protocol.not_prepared() else 0
+    return 1 if failed or missing else 0
 
 
 def status(args: argparse.Namespace) -> int:
@@ -153,6 +215,12 @@ def status(args: argparse.Namespace) -> int:
 
     if not args.runs_dir.is_dir():
         raise UserError(f"no folder {args.runs_dir}: nothing has run, or set --runs-dir")
+    if args.trials:
+        from miles_repro.protocol.searched import show_trials
+        from miles_repro.records import load_summaries
+
+        show_trials(load_summaries(args.runs_dir), args.budget)
+        return 0
     show(look(args.runs_dir, args.budget))
     return 0
 
