@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from protocols import Make
+from record_factory import record
 from support import SIZES
 from torch import nn
 
@@ -81,8 +82,9 @@ def test_plan_says_what_deciding_will_take(
     for seed in (1, 2, 3, 4):
         for row, value in (("vanilla", 0.5 + seed % 2 / 1000), ("vanilla_aux", 0.5)):
             folder = protocol.config(Job("tiny", row, "sum", "best", seed)).run_dir
-            done = {"status": "done", "test": {"fused": {"metric": value}}}
-            RunRecord(folder).finish(done)
+            one = record(row, dataset="tiny", fusion="sum", budget="smoke", seed=seed)
+            one["test"]["fused"]["metric"] = value
+            RunRecord(folder).finish(one)
     plan = make_plan(protocol, measure=False, rule=rule)
     assert "(from records of 1 rows)" in "\n".join(plan.notes)
     found = outlook(UntilDecided(protocol, "tiny", rule, print))
