@@ -34,14 +34,14 @@ class Outlook:
         source = f"from records of {self.known} rows" if self.known else "assumed"
         typical = int(statistics.median(self.seeds.values()))
         first = (
-            f"{rule.start} seeds find differences of {self.shows:.2g} points or more"
+            f"{rule.start} seeds find differences of {self.shows:.2g} points and more"
             if self.shows < float("inf")
             else f"{rule.start} seeds find no difference of any size"
         )
         return (
             f"  {self.fusion}: differences to {rule.reference} spread by {self.sd:.2g} points "
-            f"({source});\n    {first}; deciding within {rule.eps:g} takes about {typical} seeds "
-            f"a row (at most {rule.max_seeds})"
+            f"({source});\n    {first};\n    deciding within {rule.eps:g} takes about {typical} "
+            f"seeds a row (at most {rule.max_seeds})"
         )
 
 

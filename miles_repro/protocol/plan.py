@@ -134,8 +134,8 @@ def _tell(text: str) -> None:
 def _timings(plan: Plan, dataset: str, found: dict[Cell, Cost]) -> Iterable[str]:
     share = next(iter(found.values())).share
     yield (
-        f"{dataset}, seconds an epoch and a run, measured here with two epochs on "
-        f"{100 * share:.3g} % of the data, scaled (* scaled from the other fusion):"
+        f"{dataset}, seconds an epoch and a run, from two epochs on {100 * share:.3g} % of the\n"
+        "data measured here and scaled (* scaled from the other fusion):"
     )
     for row in dict.fromkeys(row for _, _, row in found):
         texts = [
@@ -147,8 +147,8 @@ def _timings(plan: Plan, dataset: str, found: dict[Cell, Cost]) -> Iterable[str]
     cpu = statistics.median(cost.cpu for cost in found.values()) / plan.threads
     if cpu < BUSY and not _on_gpu(plan.device):
         yield (
-            f"This machine is busy: runs got {100 * cpu:.0f} % of their cores' time. On a "
-            f"free one expect about {100 * cpu:.0f} % of the times given here."
+            f"This machine is busy: runs got {100 * cpu:.0f} % of their cores' time.\n"
+            f"On a free one expect about {100 * cpu:.0f} % of the times given here."
         )
 
 
@@ -184,14 +184,14 @@ def _total(plan: Plan, machine: Machine) -> str:
     unit_of_time = "GPU-hours" if _on_gpu(plan.device) else "core-hours"
     text += (
         f": about {duration(plan.seconds / machine.workers)} with {machine.workers} workers "
-        f"({available_cores()} cores here), {hours * plan.threads:.2g} {unit_of_time}"
+        f"({available_cores()} cores here),\n{hours * plan.threads:.2g} {unit_of_time}"
     )
     text += f", {machine.price * hours:.2f} at {machine.price:g} an hour" if machine.price else ""
     flops = sum(line.flops for line in plan.lines)
     gpu = flops / (1e12 * machine.tflops * machine.use) / 3600
     return text + (
-        f"\non a GPU: {flops:.2g} floating-point operations, counted; {gpu:.2g} GPU-hours if it "
-        f"does {machine.tflops:g} TFLOP/s (--tflops) at {100 * machine.use:g} % use (--use)"
+        f"\non a GPU: {flops:.2g} floating-point operations, counted; {gpu:.2g} GPU-hours\n"
+        f"if it does {machine.tflops:g} TFLOP/s (--tflops) at {100 * machine.use:g} % use (--use)"
     )
 
 
