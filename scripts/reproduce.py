@@ -175,7 +175,7 @@ def make_and_show(
     made = make_plan(protocol, measure=measure, rule=rule)
     cores = max(1, available_cores() // made.threads) if args.launcher == "local" else 1
     machine = Machine(args.workers or cores, args.price, args.tflops, args.use)
-    show(made, protocol.not_prepared(), machine)
+    show(made, machine)
     return made
 
 

@@ -27,8 +27,7 @@ def test_plan_measures_and_refuses(
     three = {"datasets": ("tiny_three",), "fusions": ("sum", "film")}  # FiLM takes two modalities
     protocol = request_tiny("vanilla", "mimo", "mslr_k", **three)
     plan = make_plan(protocol, measure=True)
-    todo = {"luma": "python scripts/prepare_data.py dataset=luma raw=<folder>"}
-    show(plan, todo, Machine(workers=2, price=1.5, tflops=10, use=0.5))
+    show(plan, Machine(workers=2, price=1.5, tflops=10, use=0.5))
     out, progress = capsys.readouterr()
     assert sorted(plan.refused) == [
         ("tiny_three", "film", s) for s in ("mimo", "mslr_k", "vanilla")
@@ -42,7 +41,6 @@ def test_plan_measures_and_refuses(
     assert 0 < plan.seconds < 600
     assert f"{4 * cells} runs to do: about" in out
     assert "at 1.5 an hour" in out
-    assert "not prepared: luma: python scripts/prepare_data.py dataset=luma raw=<folder>" in out
     assert not list(tmp_path.iterdir())  # nothing was started
     assert progress.splitlines()[0] == "[1/3] measuring tiny_three sum vanilla"
     assert progress.splitlines()[-1].startswith("[3/3, left ")
@@ -70,7 +68,7 @@ def test_plan_says_what_deciding_will_take(
     protocol = request_tiny("vanilla", "vanilla_aux", fusions=("sum",))
     rule = Rule(start=2, max_seeds=9)
     plan = make_plan(protocol, measure=False, rule=rule)
-    show(plan, {}, Machine(1))
+    show(plan, Machine(1))
     out = capsys.readouterr().out
     assert "sum: differences to vanilla_aux spread by 1 points (assumed)" in out
     assert "2 seeds find no difference of any size" in out

@@ -125,7 +125,7 @@ def test_the_command_from_nothing_to_tables(tiny_data: Path, tmp_path: Path) -> 
     index = command.index("tiny")
     again = finish([*command[:index], "tiny,smnist_mini", *command[index + 1 :]])
     assert "sweep of" not in again.stdout
-    assert "0 runs to do" in again.stdout
+    assert "0 runs to do, 8 more once prepared" in again.stdout
     assert "not prepared: smnist_mini: python scripts/prepare_data.py" in again.stdout
     assert again.returncode == 1
 
@@ -140,12 +140,10 @@ def test_plan_counts_without_any_prepared_data() -> None:
     winners = 4 * (9 * 2 + 2)
     ablations = (5 + 7) * 2 + 2 * 80 + 2  # on LUMA alone
     total = next(line for line in done.stdout.splitlines() if line.startswith("total"))
-    assert total.split()[1:] == [
-        str(search + winners + ablations),
-        "0",
-        str(search + winners + ablations),
-    ]
-    assert "not prepared: mmimdb: python scripts/prepare_data.py" in done.stdout
+    every = search + winners + ablations
+    assert total.split()[1:] == [str(every), "0", str(every)]
+    assert "not prepared: mmimdb: python scripts/prepare_data.py dataset=mmimdb" in done.stdout
+    assert done.stdout.endswith(f"0 runs to do, {every} more once prepared\n")
     assert all(len(line) <= 80 for line in done.stdout.split("total")[0].splitlines())
 
 
@@ -162,6 +160,24 @@ def test_status_shows_trials(tmp_path: Path) -> None:
     assert [line.split()[0] for line in lines[2:5]] == ["0", "1*", "2"]
     assert lines[3].startswith("1* 95.00")
     assert lines[3].endswith("lr 0.002 tau 0.1")
+
+
+@pytest.mark.slow
+def test_the_command_until_decided(tiny_data: Path, tmp_path: Path) -> None:
+    """Rounds of real runs up to the last seed allowed; again, nothing is left to do."""
+    options = ["--strategies", "vanilla", "--fusions", "sum", "--until-decided"]
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    options += ["--max-seeds", "4", "--no-estimate", "--results", str(results)]
+    command = reproduce("run", tiny_data, runs, *options)
+    first = finish(command)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "tiny, round 1: 2 runs to do" in first.stdout
+    assert "after 2 rounds of one more seed" in first.stdout
+    seeds = [(r["strategy"], r["seed"]) for r in load_summaries(runs) if r["seed"]]
+    assert sorted(seeds) == [(s, k) for s in ("vanilla", "vanilla_aux") for k in (1, 2, 3, 4)]
+    again = finish(command)
+    assert again.returncode == 0
+    assert "round 1:" not in again.stdout
 
 
 def test_local_workers_times_threads_are_the_cores() -> None:

@@ -47,19 +47,22 @@ class Machine:
 
 @dataclass
 class Plan:
-    """refused: cell (data set, fusion, row) -> why it cannot be run."""
+    """refused: cell (data set, fusion, row) -> why it cannot be run; unprepared: data sets -> the
+    command that prepares them."""
 
     trials: int
     seeds: int
     threads: int
     device: str
+    unprepared: dict[str, str]
     lines: list[Line] = field(default_factory=list)
     refused: dict[Cell, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
     def missing(self) -> int:
-        return sum(len(line.missing) for line in self.lines)
+        """Runs that can be started."""
+        return sum(len(o.missing) for o in self.lines if o.dataset not in self.unprepared)
 
     @property
     def seconds(self) -> float | None:
@@ -76,12 +79,12 @@ def make_plan(protocol: Protocol, *, measure: bool, rule: Rule | None = None) ->
     with the seeds that deciding by it should take. Data that is not prepared is only counted."""
     first = protocol.options(protocol.request.datasets[0])
     budget, runtime = first["budget"], first["runtime"]
-    plan = Plan(budget["trials"], budget["seeds"], runtime["threads"], runtime["device"])
-    unprepared = protocol.not_prepared()
+    sizes = budget["trials"], budget["seeds"], runtime["threads"]
+    plan = Plan(*sizes, runtime["device"], protocol.not_prepared())
     for dataset in protocol.request.datasets:
         stages = [stage for stage in protocol.stages(dataset) if stage.jobs]
         units = list(dict.fromkeys(unit(job) for stage in stages for job in stage.jobs))
-        ready = dataset not in unprepared
+        ready = dataset not in plan.unprepared
         todo = set(unfinished(protocol.look(job for stage in stages for job in stage.jobs)))
         if ready and (todo or rule):
             plan.refused |= refusals(protocol, units)
@@ -152,7 +155,7 @@ def _timings(plan: Plan, dataset: str, found: dict[Cell, Cost]) -> Iterable[str]
         )
 
 
-def show(plan: Plan, not_prepared: dict[str, str], machine: Machine) -> None:
+def show(plan: Plan, machine: Machine) -> None:
     """Print the plan: nothing has been started yet."""
     print(
         f"{plan.trials} trials a cell with seed 0, the winner of each over {plan.seeds} other seeds"
@@ -161,14 +164,16 @@ def show(plan: Plan, not_prepared: dict[str, str], machine: Machine) -> None:
     for line in plan.lines:
         todo = len(line.missing)
         _row(line.dataset, line.stage, line.runs, todo, line.seconds)
-    _row("total", "", sum(line.runs for line in plan.lines), plan.missing, plan.seconds)
+    todo = sum(len(line.missing) for line in plan.lines)
+    _row("total", "", sum(line.runs for line in plan.lines), todo, plan.seconds)
     for note in plan.notes:
         print(note)
     for (dataset, fusion, row), why in plan.refused.items():
         print(f"left out: {dataset} {fusion} {row}: {why}")
-    for name, command in not_prepared.items():
-        print(f"not prepared: {name}: {command} (docs/data.md); the rest goes on")
-    print(_total(plan, machine), flush=True)
+    for name, command in plan.unprepared.items():
+        print(f"not prepared: {name}: {command} (docs/data.md)")
+    waiting = f", {todo - plan.missing} more once prepared" if plan.unprepared else ""
+    print(_total(plan, machine, waiting), flush=True)
 
 
 def _row(dataset: str, stage: str, runs: int, todo: int, seconds: float | None) -> None:
@@ -176,8 +181,8 @@ def _row(dataset: str, stage: str, runs: int, todo: int, seconds: float | None) 
     print(f"{dataset:14}{stage:28}{runs:7}{runs - todo:7}{todo:7}  {time:>10}".rstrip())
 
 
-def _total(plan: Plan, machine: Machine) -> str:
-    text = f"{plan.missing} runs to do"
+def _total(plan: Plan, machine: Machine, waiting: str) -> str:
+    text = f"{plan.missing} runs to do{waiting}"
     if plan.seconds is None:
         return text
     hours = plan.seconds / 3600
