@@ -24,8 +24,8 @@ from typing import Literal
 ALPHA = 0.05
 """Error rate of every verdict, and 1 - ALPHA the level of every interval."""
 
-EPS = {"fused": 1.0, "strong": 2.0, "weak": 2.0, "gap": 2.0}
-"""Largest difference in points that counts as equal, for the fused metric and for heads."""
+EPS = {"fused": 1.0, "heads": 2.0}
+"""Largest difference in points that counts as equal: fused metric; heads and their gap."""
 
 SCALE = 2.0
 """Spread of the effect sizes in sigmas that the e-process bets on. The choice moves the width of
@@ -156,8 +156,20 @@ def verdicts(
             word = "equal"
         level = alpha if name == primary else alpha / len(rest)
         more = sample.more(eps, level) if word == "undecided" else None
-        found[name] = Verdict(word, sample.mean, *sample.interval(alpha), sample.n, p[name], more)
+        low, high = sample.interval(alpha)
+        found[name] = Verdict(word, sample.mean, low, high, sample.n, p[name], more)
     return found
+
+
+def p_above(differences: Sequence[float], border: float = 0.0) -> float:
+    """Anytime-valid p value of "the mean is at most `border`": small where it is above."""
+    sample = _sample(differences)
+    return sample.p(border) if sample.mean > border else 1.0
+
+
+def p_below(differences: Sequence[float], border: float = 0.0) -> float:
+    """Anytime-valid p value of "the mean is at least `border`": small where it is below."""
+    return p_above([-value for value in differences], -border)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -172,6 +184,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (len(order) - step) * p))
         adjusted[i] = running
     return adjusted
+
+
+def decide(support: Sequence[float], against: Sequence[float], alpha: float = ALPHA) -> str:
+    """A claim of several parts from one-sided p values: "supported", "not supported", "undecided".
+
+    support: p of "this part does not hold". All must be small; no correction is needed, because in
+    a false claim some part is false (intersection-union test; Berger, Technometrics 24, 1982).
+    against: p of "this part is not contradicted". One is enough, so the smallest counts times their
+    number (Holm's first step). Either verdict is false with a probability of at most alpha.
+    """
+    if against and len(against) * min(against) <= alpha:
+        return "not supported"
+    return "supported" if support and max(support) <= alpha else "undecided"
 
 
 def expected_seeds(sd: float, eps: float, effect: float = 0.0, alpha: float = ALPHA) -> int:

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from miles_repro.protocol.stages import Protocol
 
 RUNS, RESULTS = Path("results/runs"), Path("results/local")
-PAPER_ABLATIONS = ("luma",)
-"""The data set of the paper's Tables IV to VI."""
 LAUNCHERS = ("local", "basic", "slurm", "ray")
 
 
@@ -107,63 +105,26 @@ def parser() -> argparse.ArgumentParser:
     tables.add_argument(
         "--tables-only", action="store_true", help="no figures, no report.html: a third of the time"
     )
+    tables.add_argument(
+        "--with", dest="beside", type=Path, action="append", default=[], metavar="FILE",
+        help="records of others beside yours, as their submit packed them",
+    )  # fmt: skip
     tables.add_argument("--from-wandb", metavar="[ENTITY/]PROJECT", help="records from W&B instead")
     tables.add_argument("--to-wandb", metavar="[ENTITY/]PROJECT", help="log tables and figures")
+    submit = commands.add_parser("submit", parents=[runs], help="pack records to share")
+    submit.add_argument("file", type=Path, help="the JSON file to write")
+    submit.add_argument("--by", default="", help="who made the runs")
+    for axis in ("budget", "dataset", "fusion", "strategy"):
+        submit.add_argument(f"--{axis}", help="only these, comma-separated")
     return top
 
 
 def plan(args: argparse.Namespace) -> int:
+    from miles_repro.protocol.asked import protocol_for, rule_for
+
     protocol = protocol_for(args)
     make_and_show(args, protocol, rule_for(args, protocol), measure=True)
     return 0
-
-
-def protocol_for(args: argparse.Namespace) -> Protocol:
-    """The request's protocol."""
-    from miles_repro.protocol.menu import expand
-    from miles_repro.protocol.stages import Protocol, Request, check_request
-
-    overrides = list(args.overrides)
-    if args.runs_dir != RUNS:
-        overrides.append(f"runtime.runs_dir={args.runs_dir}")
-    if args.data_dir:
-        overrides.append(f"runtime.data_dir={args.data_dir}")
-    if args.paper_size:
-        args.budget, args.strategies = "paper", "paper"
-        overrides.append("budget.seeds=1")
-    strategies = words(args.strategies)
-    if args.until_decided:
-        strategies += (args.reference,)
-    datasets = words(args.datasets)
-    ablations = [d for d in datasets if not args.paper_size or d in PAPER_ABLATIONS]
-    request = Request(
-        budget=args.budget,
-        datasets=datasets,
-        fusions=words(args.fusions),
-        strategies=expand(strategies, overrides),
-        ablations=tuple(ablations) if args.ablations else (),
-        overrides=tuple(overrides),
-    )
-    check_request(request)
-    return Protocol(request)
-
-
-def words(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(text.split(",")))
-
-
-def rule_for(args: argparse.Namespace, protocol: Protocol) -> Rule | None:
-    """The rule of --until-decided, None without it."""
-    from miles_repro.protocol.decide import Rule
-
-    if not args.until_decided:
-        return None
-    seeds = protocol.options(protocol.request.datasets[0])["budget"]["seeds"]
-    if args.max_seeds < seeds:
-        raise UserError(f"--max-seeds {args.max_seeds}: every row gets {seeds} seeds first")
-    if args.eps <= 0:
-        raise UserError(f"--eps {args.eps:g}: give the points that count as equal, above 0")
-    return Rule(seeds, args.eps, args.max_seeds, args.reference)
 
 
 def make_and_show(
@@ -180,6 +141,7 @@ def make_and_show(
 
 
 def run(args: argparse.Namespace) -> int:
+    from miles_repro.protocol.asked import protocol_for, rule_for
     from miles_repro.protocol.decide import UntilDecided
     from miles_repro.protocol.launch import Rounds, start_with
     from miles_repro.records import require_writable
@@ -226,7 +188,22 @@ def status(args: argparse.Namespace) -> int:
 
 
 def tables(args: argparse.Namespace) -> int:
-    write_results(args, args.from_wandb, args.to_wandb, figures=not args.tables_only)
+    write_results(args, args.from_wandb, args.to_wandb, args.beside, figures=not args.tables_only)
+    return 0
+
+
+def submit(args: argparse.Namespace) -> int:
+    from miles_repro import submission
+    from miles_repro.records import load_summaries
+
+    records = load_summaries(args.runs_dir)
+    for axis in ("budget", "dataset", "fusion", "strategy"):
+        if asked := getattr(args, axis):
+            records = [record for record in records if record[axis] in asked.split(",")]
+    if not records:
+        raise UserError(f"no finished run in {args.runs_dir} is of these choices")
+    submission.write(args.file, records, args.by)
+    print(f"{len(records)} runs packed in {args.file}: others read it with tables --with")
     return 0
 
 
@@ -238,6 +215,7 @@ def write_results(
     args: argparse.Namespace,
     from_wandb: str | None = None,
     to_wandb: str | None = None,
+    beside: list[Path] | None = None,
     *,
     figures: bool = True,
 ) -> None:
@@ -252,6 +230,10 @@ def write_results(
         records = records_from_wandb(from_wandb)
     else:
         records = load_summaries(args.runs_dir)
+    if beside:
+        from miles_repro import submission
+
+        records = submission.beside(records, beside)
     if not records:
         raise UserError(f"no finished run in {args.runs_dir}: run some first, or set --runs-dir")
     name, dirty = commit()
@@ -285,7 +267,7 @@ def send(records: list[dict], paths: list[Path], to_wandb: str) -> None:
     print(f"W&B: {log_tables(frames, shown, project, entity or None)}")
 
 
-COMMANDS = {"plan": plan, "run": run, "status": status, "tables": tables}
+COMMANDS = {"plan": plan, "run": run, "status": status, "tables": tables, "submit": submit}
 
 if __name__ == "__main__":
     sys.exit(main())

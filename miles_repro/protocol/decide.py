@@ -14,6 +14,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from miles_repro.errors import UserError
 from miles_repro.protocol.jobs import Job, Stage
 from miles_repro.protocol.launch import Rounds, Start
 from miles_repro.protocol.menu import UNIMODAL, menu
@@ -39,6 +40,14 @@ class Rule:
     max_seeds: int = 40
     reference: str = REFERENCE
     primary: str = PRIMARY
+
+    def __post_init__(self) -> None:
+        if self.max_seeds < self.start:
+            raise UserError(
+                f"--max-seeds {self.max_seeds}: every row gets {self.start} seeds first"
+            )
+        if not self.eps > 0:
+            raise UserError(f"--eps {self.eps:g}: give the points that count as equal, above 0")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 
 from miles_repro.protocol.jobs import Job, Stage, boxes
 from miles_repro.protocol.menu import ROOT
-from miles_repro.protocol.overview import last_line
 from miles_repro.protocol.stages import Protocol, Seen, unfinished
 from miles_repro.records import ERROR
 
@@ -121,6 +120,8 @@ class Rounds:
             return True
         if seen.failed not in (0, self._old_errors[job]) and seen.state != "running":
             assert seen.folder is not None
-            log = seen.folder / ERROR
-            self.failed[job] = f"{last_line(log)} (log: {log})"
+            lines = (seen.folder / ERROR).read_text(encoding="utf-8").strip().splitlines()
+            self.failed[job] = (
+                f"{lines[-1] if lines else 'no message'} (log: {seen.folder / ERROR})"
+            )
         return job in self.failed

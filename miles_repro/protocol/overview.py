@@ -65,11 +65,11 @@ def show(found: Overview) -> None:
         trials = len(found.trials[cell])
         print(f"{dataset:14}{budget:8}{fusion:9}{strategy:20}{trials:7}{numbers}")
     for path in found.failures:
-        print(f"failed: {path.parent.relative_to(path.parents[4])}: {last_line(path)} ({path})")
+        print(f"failed: {path.parent.relative_to(path.parents[4])}: {_last_line(path)} ({path})")
     print(", ".join(f"{found.total[state]} {state}" for state in STATES))
 
 
-def last_line(path: Path) -> str:
+def _last_line(path: Path) -> str:
     try:
         lines = path.read_text(encoding="utf-8").strip().splitlines()
     except OSError:
