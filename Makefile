@@ -2,7 +2,7 @@
 # Needs make, git and Python 3.11 to 3.13. `make` alone lists the targets.
 #   PYTHON=/path/to/python3   interpreter the virtual environment is made from
 #   VENV=.venv                where it lives
-#   ARGS="..."                appended to the command of test, test-slow, demo and bench
+#   ARGS="..."                appended to the command of most targets
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test test-slow test-lowest lint type data reproduce-paper tables bench lock clean
@@ -49,7 +49,7 @@ $(VENV)/.setup-slow: $(VENV)/.setup
 data: setup ## Prepare the embedded data set smnist_mini (real written and spoken digits)
 	@$(PY) scripts/prepare_data.py dataset=smnist_mini
 
-demo: data ## Compare the strategies on smnist_mini: table in the terminal and in results/tables/
+demo: data ## Compare the strategies on smnist_mini: table in the terminal and in results/local/
 	$(PY) train.py experiment=demo_unimodal
 	$(PY) train.py experiment=demo $(ARGS)
 	$(PY) scripts/reproduce.py tables
@@ -75,10 +75,10 @@ type: setup ## Check types
 	$(PY) -m mypy
 
 reproduce-paper: data ## Run the paper's protocol: BUDGET=smoke|mini|paper DATASETS=a,b
-	$(PY) scripts/reproduce.py run --budget $(BUDGET) --datasets $(DATASETS)
+	$(PY) scripts/reproduce.py run --budget $(BUDGET) --datasets $(DATASETS) $(ARGS)
 
-tables: setup ## Rebuild tables, figures and report from the run records
-	$(PY) scripts/reproduce.py tables
+tables: setup ## Rebuild tables, figures and report in results/local/ from the run records
+	$(PY) scripts/reproduce.py tables $(ARGS)
 
 bench: data ## Measure speed against a bare loop and the usual recipe
 	$(PY) scripts/bench.py $(ARGS)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from protocols import Make
 
 # The same examples in every run, and no verdict from a clock on a busy machine.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -30,3 +35,11 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from support import prepare_tiny
 
     return prepare_tiny(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def request_tiny(tiny_data: Path, tmp_path: Path) -> Make:
+    """Makes a protocol on the tiny data set from names of strategies and changes of the request."""
+    from protocols import protocol_on
+
+    return partial(protocol_on, tiny_data, tmp_path)

@@ -1,15 +1,17 @@
 """The paper's protocol as one resumable command.
 
     python scripts/reproduce.py plan --budget mini --datasets smnist_mini
-    python scripts/reproduce.py run --budget paper --datasets smnist,luma --launcher slurm
-    python scripts/reproduce.py status
+    python scripts/reproduce.py run --until-decided --hours 8 --strategies paper,vanilla_aux
+    python scripts/reproduce.py run --paper-size --datasets smnist,luma --launcher slurm
+    python scripts/reproduce.py status --trials
     python scripts/reproduce.py tables
 
-Per data set, fusion and strategy: a random search, the best trial and epoch by fused validation
-metric, one test evaluation; then the winner over seeds, and the paper's ablations on MILES. `run`
-may be stopped and started again at any time, and started twice. Hydra overrides after the options
-(epochs=5 tracker=none) go to every run. Exit status of `run`: 0 all done, 1 something is missing
-(listed), 2 a mistake in the request.
+Per data set, fusion and strategy: a random search with seed 0, the best trial and epoch by fused
+validation metric, one test evaluation; then the winner over other seeds, and the paper's ablations
+on MILES. `--until-decided` goes on with one seed more for the reference and every strategy that is
+not yet better, worse or equal. `run` may be stopped and started again at any time, and started
+twice. Hydra overrides after the options (epochs=5 tracker=none) go to every run. Exit status of
+`run`: 0 all done, 1 something is missing (listed), 2 a mistake in the request.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +28,12 @@ from miles_repro import places
 from miles_repro.errors import UserError
 
 if TYPE_CHECKING:
+    from miles_repro.protocol.decide import Rule
+    from miles_repro.protocol.jobs import Job
     from miles_repro.protocol.plan import Plan
-    from miles_repro.protocol.stages import Job, Protocol
+    from miles_repro.protocol.stages import Protocol
 
-RUNS = Path("results/runs")
+RUNS, RESULTS = Path("results/runs"), Path("results/local")
 LAUNCHERS = ("local", "basic", "slurm", "ray")
 
 
@@ -55,95 +60,114 @@ def parser() -> argparse.ArgumentParser:
     request.add_argument("--budget", default="mini", help="smoke, mini (default) or paper")
     request.add_argument("--datasets", default="smnist_mini", help="comma-separated")
     request.add_argument("--fusions", default="concat,sum", help="comma-separated")
-    request.add_argument("--strategies", help="comma-separated; default: the paper's and controls")
+    request.add_argument(
+        "--strategies",
+        default="core",
+        help="comma-separated names and groups: all, paper, core (default: the paper's rows, "
+        "unimodal models, vanilla_aux, ume, controls), or a family such as gradients",
+    )
     request.add_argument(
         "--ablations", action=argparse.BooleanOptionalAction, default=True, help="Tables IV to VI"
     )
+    request.add_argument(
+        "--paper-size",
+        action="store_true",
+        help="as large as the paper and no larger: its rows, budget=paper, one seed a winner, "
+        "ablations on LUMA",
+    )
+    until = request.add_argument_group("seeds until decided")
+    until.add_argument("--until-decided", action="store_true", help="then one seed more, and more")
+    until.add_argument("--eps", type=float, default=1.0, help="points that count as equal (1)")
+    until.add_argument("--max-seeds", type=int, default=40, help="for every strategy (40)")
+    until.add_argument("--hours", type=float, help="start no round of seeds after so long")
+    until.add_argument("--reference", default="vanilla_aux", help="strategy to compare with")
+    cost = request.add_argument_group("estimate")
+    cost.add_argument("--workers", type=int, help="default: this machine's")
+    cost.add_argument("--price", type=float, help="of an hour on one worker")
+    cost.add_argument("--tflops", type=float, default=19.5, help="a GPU's peak (A100, fp32: 19.5)")
+    cost.add_argument("--use", type=float, default=0.3, help="share of it in training (0.3)")
     request.add_argument("--launcher", choices=LAUNCHERS, default="local", help="docs/clusters.md")
-    request.add_argument("--workers", type=int, help="for the estimate; default: this machine's")
-    request.add_argument("--price", type=float, help="of an hour on one worker, for the estimate")
     request.add_argument("--data-dir", type=Path, help="prepared data (default: $MILES_DATA, data)")
     request.add_argument("overrides", nargs="*", help="Hydra overrides for every run")
     commands.add_parser("plan", parents=[request], help="what is missing, and what it will take")
     run = commands.add_parser("run", parents=[request], help="start what is missing")
     run.add_argument("--no-estimate", action="store_true", help="do not measure time first")
-    run.add_argument("--results", type=Path, default=Path("results"), help="tables go here")
     status = commands.add_parser("status", parents=[runs], help="done, running, failed")
     status.add_argument("--budget", help="only this one")
+    status.add_argument("--trials", action="store_true", help="drawn values and scores")
     tables = commands.add_parser("tables", parents=[runs], help="tables, figures, report")
-    tables.add_argument("--results", type=Path, default=Path("results"), help="they go here")
+    for command in (run, tables):
+        command.add_argument(
+            "--results", type=Path, default=RESULTS, help=f"tables go here (default: {RESULTS})"
+        )
     tables.add_argument(
         "--tables-only", action="store_true", help="no figures, no report.html: a third of the time"
     )
+    tables.add_argument(
+        "--with", dest="beside", type=Path, action="append", default=[], metavar="FILE",
+        help="records of others beside yours, as their submit packed them",
+    )  # fmt: skip
     tables.add_argument("--from-wandb", metavar="[ENTITY/]PROJECT", help="records from W&B instead")
     tables.add_argument("--to-wandb", metavar="[ENTITY/]PROJECT", help="log tables and figures")
+    submit = commands.add_parser("submit", parents=[runs], help="pack records to share")
+    submit.add_argument("file", type=Path, help="the JSON file to write")
+    submit.add_argument("--by", default="", help="who made the runs")
+    for axis in ("budget", "dataset", "fusion", "strategy"):
+        submit.add_argument(f"--{axis}", help="only these, comma-separated")
     return top
 
 
 def plan(args: argparse.Namespace) -> int:
-    protocol, ready = protocol_for(args)
-    make_and_show(args, protocol, ready, measure=True)
+    from miles_repro.protocol.asked import protocol_for, rule_for
+
+    protocol = protocol_for(args)
+    make_and_show(args, protocol, rule_for(args, protocol), measure=True)
     return 0
 
 
-def protocol_for(args: argparse.Namespace) -> tuple[Protocol, list[str]]:
-    """The request's protocol, and its prepared data sets."""
-    from miles_repro.protocol.stages import Protocol, Request, check_request
-
-    overrides = list(args.overrides)
-    if args.runs_dir != RUNS:
-        overrides.append(f"runtime.runs_dir={args.runs_dir}")
-    if args.data_dir:
-        overrides.append(f"runtime.data_dir={args.data_dir}")
-    names = {"strategies": args.strategies} if args.strategies else {}
-    names |= {"datasets": args.datasets, "fusions": args.fusions}
-    lists = {key: tuple(dict.fromkeys(text.split(","))) for key, text in names.items()}
-    request = Request(
-        budget=args.budget, ablations=args.ablations, overrides=tuple(overrides), **lists
-    )
-    check_request(request)
-    protocol = Protocol(request)
-    ready = [name for name in request.datasets if name not in protocol.not_prepared()]
-    if not ready:
-        todo = "; ".join(protocol.not_prepared().values())
-        raise UserError(f"no data set of {args.datasets} is prepared: {todo} (docs/data.md)")
-    return protocol, ready
-
-
 def make_and_show(
-    args: argparse.Namespace, protocol: Protocol, ready: list[str], *, measure: bool
+    args: argparse.Namespace, protocol: Protocol, rule: Rule | None, *, measure: bool
 ) -> Plan:
     from miles_repro.machine import cores
-    from miles_repro.protocol.plan import make_plan, show
+    from miles_repro.protocol.plan import Machine, make_plan, show
 
-    made = make_plan(protocol, ready, measure=measure)
+    made = make_plan(protocol, measure=measure, rule=rule)
     workers = max(1, cores() // made.threads) if args.launcher == "local" else 1
-    show(made, protocol.not_prepared(), args.workers or workers, args.price)
+    machine = Machine(args.workers or workers, args.price, args.tflops, args.use)
+    show(made, machine)
     return made
 
 
 def run(args: argparse.Namespace) -> int:
+    from miles_repro.protocol.asked import protocol_for, rule_for
+    from miles_repro.protocol.decide import UntilDecided
     from miles_repro.protocol.launch import Rounds, start_with
     from miles_repro.records import require_writable
 
-    protocol, ready = protocol_for(args)
+    protocol, began = protocol_for(args), time.monotonic()
+    missing = protocol.not_prepared()
+    ready = [name for name in protocol.request.datasets if name not in missing]
+    if not ready:
+        todo = "; ".join(missing.values())
+        raise UserError(f"no data set of {args.datasets} is prepared: {todo} (docs/data.md)")
+    rule = rule_for(args, protocol)
     require_writable(args.runs_dir)
-    made = make_and_show(args, protocol, ready, measure=not args.no_estimate)
+    made = make_and_show(args, protocol, rule, measure=not args.no_estimate)
+    start = start_with(args.launcher)
     failed: dict[Job, str] = {}
     for name in ready:
-        for whole in protocol.stages(name):
-            protocol.forget()
-            stage = made.keep(whole)
-            missing = protocol.missing(stage.jobs)
-            if missing:
-                print(f"\n{name}, {stage.name}: {len(missing)} runs to do", flush=True)
-                failed |= Rounds(protocol, stage, start_with(args.launcher)).finish()
+        for stage in protocol.stages(name):
+            failed |= Rounds(protocol, made.keep(stage), start).finish()
+        if rule:
+            until = began + 3600 * args.hours if args.hours else float("inf")
+            rounds = UntilDecided(protocol, name, rule, start, made.refused, until, dict(failed))
+            failed |= rounds.finish()
     unread = write_results(args)
     for job, why in failed.items():
         print(f"failed: {job}: {why}", file=sys.stderr)
-    for name, command in protocol.not_prepared().items():
+    for name, command in missing.items():
         print(f"not prepared: {name}: {command}", file=sys.stderr)
-    return 1 if failed or protocol.not_prepared() else unread
+    return 1 if failed or missing else unread
 
 
 def status(args: argparse.Namespace) -> int:
@@ -152,13 +176,36 @@ def status(args: argparse.Namespace) -> int:
 
     if not args.runs_dir.is_dir():
         raise UserError(f"no folder {args.runs_dir}: nothing has run, or set --runs-dir")
+    if args.trials:
+        from miles_repro.protocol.searched import show_trials
+        from miles_repro.records import Ignored, load_summaries
+
+        ignored: list[Ignored] = []
+        show_trials(load_summaries(args.runs_dir, ignored), args.budget)
+        return tell(ignored)
     found = look(args.runs_dir, args.budget)
     show(found)
     return tell(found.ignored)
 
 
 def tables(args: argparse.Namespace) -> int:
-    return write_results(args, args.from_wandb, args.to_wandb, figures=not args.tables_only)
+    figures = not args.tables_only
+    return write_results(args, args.from_wandb, args.to_wandb, args.beside, figures=figures)
+
+
+def submit(args: argparse.Namespace) -> int:
+    from miles_repro import submission
+    from miles_repro.records import load_summaries
+
+    records = load_summaries(args.runs_dir)
+    for axis in ("budget", "dataset", "fusion", "strategy"):
+        if asked := getattr(args, axis):
+            records = [record for record in records if record[axis] in asked.split(",")]
+    if not records:
+        raise UserError(f"no finished run in {args.runs_dir} is of these choices")
+    submission.write(args.file, records, args.by)
+    print(f"{len(records)} runs packed in {args.file}: others read it with tables --with")
+    return 0
 
 
 def command_line() -> str:
@@ -169,6 +216,7 @@ def write_results(
     args: argparse.Namespace,
     from_wandb: str | None = None,
     to_wandb: str | None = None,
+    beside: list[Path] | None = None,
     *,
     figures: bool = True,
 ) -> int:
@@ -188,6 +236,10 @@ def write_results(
     else:
         records = load_summaries(args.runs_dir, ignored)
     unread = tell(ignored)
+    if beside:
+        from miles_repro import submission
+
+        records = submission.beside(records, beside)
     if not records:
         raise UserError(f"no finished run in {args.runs_dir}: run some first, or set --runs-dir")
     name, dirty = commit()
@@ -222,4 +274,4 @@ def send(records: Sequence[Mapping[str, Any]], paths: list[Path], to_wandb: str)
     print(f"W&B: {log_tables(frames, shown, project, entity or None)}")
 
 
-COMMANDS = {"plan": plan, "run": run, "status": status, "tables": tables}
+COMMANDS = {"plan": plan, "run": run, "status": status, "tables": tables, "submit": submit}

@@ -7,16 +7,19 @@ of about a second needs; the first strategy also with the other fusions. Everyth
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from miles_repro.config import Config
+from miles_repro.config import Config, build
 from miles_repro.data.manifest import read_manifest
 from miles_repro.errors import UserError
-from miles_repro.protocol.stages import Job, Protocol
+from miles_repro.protocol.jobs import Job
+from miles_repro.protocol.stages import Protocol
 from miles_repro.records import load_rows
+from miles_repro.sweep import duration
 
 TARGET_S = 1.0
 FIT_START_EPOCHS = 30
@@ -41,71 +44,96 @@ class Cost:
         return replace(self, epoch_s=self.epoch_s * ratio, run_s=self.run_s * ratio, measured=False)
 
 
-Cell = tuple[str, str]
-"""(strategy, fusion)"""
+Cell = tuple[str, str, str]
+"""(data set, fusion, row), as :attr:`Job.cell`."""
+
+Tell = Callable[[str], None]
+"""Shows one line of progress."""
 
 
-def refusals(protocol: Protocol, dataset: str, cells: list[Cell]) -> dict[Cell, str]:
+def unit(job: Job) -> Job:
+    """The run that stands for all of a cell's: its first trial, without an ablation's value."""
+    alone = job.fixed[0] == "strategy.modality"
+    return Job(job.dataset, job.strategy, job.fusion, 0, 0, job.fixed if alone else ("", ""))
+
+
+def refusals(protocol: Protocol, units: list[Job]) -> dict[Cell, str]:
     """Cells that are not defined -> the reason. Imports torch."""
     from miles_repro.run import check
 
     found = {}
-    for strategy, fusion in cells:
+    for job in units:
         try:
-            check(protocol.config_for_timing(Job(dataset, strategy, fusion, 0, 0)))
+            check(protocol.config_for_timing(job))
         except UserError as e:
-            found[strategy, fusion] = str(e)
+            found[job.cell] = str(e)
     return found
 
 
-def costs(protocol: Protocol, dataset: str, cells: list[Cell]) -> dict[Cell, Cost]:
-    """The cost of one run of each cell, which must be defined ones."""
+def gpu_flops(protocol: Protocol, units: list[Job]) -> dict[Cell, float]:
+    """Floating-point operations of one run of each cell; the same model is counted once."""
+    from miles_repro.protocol.flops import run_flops
+
+    models: dict[tuple[str, ...], float] = {}
+    found = {}
+    for job in units:
+        config = protocol.config_for_timing(job)
+        strategy = build(config.strategy)
+        used = strategy.restrict(list(config.dataset.modalities))
+        key = (job.fusion, *used)
+        if key not in models:
+            models[key] = run_flops(config, used, 1)
+        found[job.cell] = models[key] * getattr(strategy.needs, "passes", 1)
+    return found
+
+
+def costs(protocol: Protocol, units: list[Job], tell: Tell) -> dict[Cell, Cost]:
+    """The cost of one run of each cell of one data set, which must be defined ones."""
     found: dict[Cell, Cost] = {}
-    if not cells:
+    if not units:
         return found
-    fusions = list(dict.fromkeys(fusion for _, fusion in cells))
-    strategies = dict.fromkeys(strategy for strategy, _ in cells)
+    rows = {job.row: job for job in reversed(units)}  # each row's first fusion
+    others = {job.fusion: job for job in reversed(units) if rows[job.row] != job}
+    todo = [*dict.fromkeys([*rows.values()][::-1]), *others.values()]
+    began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="miles-plan-") as scratch:
-        meter = _Meter(protocol, dataset, Path(scratch))
-        first = cells[0]
-        meter.calibrate(*first)
-        for strategy in strategies:
-            own = [fusion for fusion in fusions if (strategy, fusion) in cells]
-            found[strategy, own[0]] = meter.cost(strategy, own[0])
-        for fusion in fusions:
-            same = [cell for cell in cells if cell[1] == fusion and cell not in found]
-            ratio = None
-            for strategy, _ in same:
-                known = next(cost for (s, _), cost in found.items() if s == strategy)
-                if ratio is None:
-                    found[strategy, fusion] = meter.cost(strategy, fusion)
-                    ratio = found[strategy, fusion].run_s / known.run_s
-                else:
-                    found[strategy, fusion] = known.times(ratio)
+        meter = _Meter(protocol, Path(scratch))
+        for i, job in enumerate(todo):
+            left = (time.perf_counter() - began) / i * (len(todo) - i) if i else 0.0
+            about = f", left {duration(left)}" if i else ""
+            tell(f"[{i + 1}/{len(todo)}{about}] measuring {job.dataset} {job.fusion} {job.row}")
+            if not i:
+                meter.calibrate(job)
+            found[job.cell] = meter.cost(job)
+    for job in units:
+        if job.cell not in found:
+            one = others[job.fusion]
+            ratio = found[one.cell].run_s / found[rows[one.row].cell].run_s
+            found[job.cell] = found[rows[job.row].cell].times(ratio)
     return found
 
 
 class _Meter:
     """Trains two epochs of a cell in a scratch folder, on a share of one data set."""
 
-    def __init__(self, protocol: Protocol, dataset: str, scratch: Path) -> None:
-        self.protocol, self.dataset, self.scratch = protocol, dataset, scratch
+    def __init__(self, protocol: Protocol, scratch: Path) -> None:
+        self.protocol, self.scratch = protocol, scratch
         self.share = 1.0
         self._names: Iterator[int] = iter(range(1_000_000))
 
-    def calibrate(self, strategy: str, fusion: str) -> None:
+    def calibrate(self, job: Job) -> None:
         """Choose the share of the data that takes about TARGET_S an epoch."""
-        config = self._config(strategy, fusion)
-        manifest = read_manifest(config.runtime.data_dir / self.dataset)
+        config = self.protocol.config_for_timing(job)
+        manifest = read_manifest(config.runtime.data_dir / job.dataset)
         rows = manifest["schemes"][config.dataset.scheme]["train"] * config.budget.data_fraction
         self.share = min(1.0, 4 * config.batch_size / rows)
-        seconds = self.cost(strategy, fusion).epoch_s * self.share
+        seconds = self.cost(job).epoch_s * self.share
         self.share = min(1.0, self.share * max(1.0, TARGET_S / seconds))
 
-    def cost(self, strategy: str, fusion: str) -> Cost:
+    def cost(self, job: Job) -> Cost:
         from miles_repro.run import run
 
-        config = self._config(strategy, fusion)
+        config = self.protocol.config_for_timing(job)
         epochs = config.epochs
         outcome = run(self._small(config), "plan")
         assert outcome.summary is not None
@@ -117,9 +145,6 @@ class _Meter:
         whole = start + epochs * last + max(0.0, evaluation)
         cpu = spent["cpu_s"] / spent["wall_s"]
         return Cost(last / self.share, whole / self.share, self.share, cpu)
-
-    def _config(self, strategy: str, fusion: str) -> Config:
-        return self.protocol.config_for_timing(Job(self.dataset, strategy, fusion, 0, 0))
 
     def _small(self, config: Config) -> Config:
         fraction = config.budget.data_fraction * self.share

@@ -17,10 +17,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from miles_repro.errors import UserError
 from miles_repro.places import TRAIN
-from miles_repro.protocol.stages import Job, Protocol, Stage, boxes
-from miles_repro.records import CONFIG, ERROR, LAST, last_error, read_summary, status_of
+from miles_repro.protocol.jobs import Job, Stage, boxes
+from miles_repro.protocol.stages import Protocol, Seen, unfinished
+from miles_repro.records import ERROR, last_error
 
 LAUNCHERS = {"local": "local", "basic": "basic", "slurm": "slurm", "ray": "ray_cluster"}
 """Name here -> Hydra's name of the configuration (conf/hydra/launcher, or a plugin's own)."""
@@ -45,26 +45,28 @@ def start_with(launcher: str) -> Start:
 
 @dataclass
 class Rounds:
-    """One stage's way to its end."""
+    """One stage's way to its end. Every round looks at the records once, after its sweeps."""
 
     protocol: Protocol
     stage: Stage
     start: Start
     poll_s: float = 1.0
     failed: dict[Job, str] = field(default_factory=dict)
-    _errors: dict[Job, int] = field(default_factory=dict)
+    _seen: dict[Job, Seen] = field(default_factory=dict)
+    _old_errors: dict[Job, int] = field(default_factory=dict)
     _killed: Counter[Job] = field(default_factory=Counter)
 
     def finish(self) -> dict[Job, str]:
         """Start and wait until every run has an outcome. Returns those without a record: why."""
-        left = self.protocol.missing(self.stage.jobs)
-        self._errors = {job: self._written(job, ERROR) for job in left}
+        self._seen = self.protocol.look(self.stage.jobs)
+        left = unfinished(self._seen)
+        self._old_errors = {job: self._seen[job].failed for job in left}
+        if left:
+            print(f"\n{left[0].dataset}, {self.stage.name}: {len(left)} runs to do", flush=True)
         waiting, idle, given_up = False, 0, 0
         while True:
-            nobody_has = {job for job in left if not self._is_running(job)}
-            # In this order: a run that ends elsewhere in between is seen as done, not as free.
             left = [job for job in left if not self._has_outcome(job)]
-            free = [job for job in left if job in nobody_has]
+            free = [job for job in left if self._seen[job].state != "running"]
             fresh = [job for job in free if not self._killed[job]]
             if not left:
                 return self.failed
@@ -73,34 +75,36 @@ class Rounds:
                     print(f"waiting for {len(left)} runs in other processes", flush=True)
                 waiting = True
                 time.sleep(self.poll_s)
+                self._seen = self.protocol.look(left)
             elif fresh:
-                idle = 0 if self._launch(fresh) else idle + 1
+                idle = 0 if self._launch(fresh, left) else idle + 1
                 if idle == IDLE_ROUNDS:
                     self._give_up(fresh, "the launcher did not start it")
             else:
-                self._launch(free[:1])
+                self._launch(free[:1], left)
                 if self._has_outcome(free[0]):
                     given_up = given_up + 1 if free[0] in self.failed else 0
                 if given_up == HOPELESS:
                     self._give_up(free, "not tried again: one run after the other was killed")
 
-    def _launch(self, jobs: list[Job]) -> bool:
-        """One round. Returns whether anything happened to any of the runs."""
-        before = {job: self._traces(job) for job in jobs}
+    def _launch(self, jobs: list[Job], left: list[Job]) -> bool:
+        """One round. Returns whether anything happened to any of its runs."""
         for grid in boxes(jobs):
             self.start([*grid, *self.protocol.request.common])
+        before, self._seen = self._seen, self.protocol.look(left)
         happened = False
         for job in jobs:
-            begun, saved = self._traces(job)
-            was_begun, was_saved = before[job]
-            if self._has_outcome(job, started=True) or self._is_running(job) or saved != was_saved:
+            was, now = before[job], self._seen[job]
+            if now.folder is None:  # it needs records that failed runs should have made
+                self.failed[job] = now.why
+            if self._has_outcome(job) or now.state == "running" or now.saved != was.saved:
                 happened = True
-            elif begun != was_begun or self._killed[job]:
+            elif now.begun != was.begun or self._killed[job]:
                 happened = True
                 self._killed[job] += 1
                 if self._killed[job] == TRIES:
                     why = f"its process was killed {TRIES} times (out of memory?)"
-                    self._give_up([job], f"{why}; record: {self.protocol.folder(job)}")
+                    self._give_up([job], f"{why}; record: {now.folder}")
         return happened
 
     def _give_up(self, jobs: Sequence[Job], why: str) -> None:
@@ -108,34 +112,12 @@ class Rounds:
             if not self._has_outcome(job):
                 self.failed[job] = why
 
-    def _has_outcome(self, job: Job, started: bool = False) -> bool:
-        """Whether it is done, failed or given up; ``started``: this process has just tried it."""
-        if job in self.failed:
+    def _has_outcome(self, job: Job) -> bool:
+        """Whether it is done, failed or given up."""
+        seen = self._seen[job]
+        if job in self.failed or seen.state == "done":
             return True
-        try:
-            folder = self.protocol.config(job).run_dir
-        except UserError as e:  # it needs records that failed runs should have made
-            if started:
-                self.failed[job] = str(e)
-            return started
-        if read_summary(folder) is not None:
-            return True
-        if self._written(job, ERROR) not in (0, self._errors[job]) and not self._is_running(job):
-            self.failed[job] = f"{last_error(folder)} (log: {folder / ERROR})"
+        if seen.failed not in (0, self._old_errors[job]) and seen.state != "running":
+            assert seen.folder is not None
+            self.failed[job] = f"{last_error(seen.folder)} (log: {seen.folder / ERROR})"
         return job in self.failed
-
-    def _is_running(self, job: Job) -> bool:
-        folder = self.protocol.folder(job)
-        return folder is not None and status_of(folder) == "running"
-
-    def _traces(self, job: Job) -> tuple[int, int]:
-        """Change when the run is begun, and when it saves an epoch."""
-        return self._written(job, CONFIG), self._written(job, LAST)
-
-    def _written(self, job: Job, name: str) -> int:
-        """When a file of the run was last written (ns), 0 where there is none."""
-        folder = self.protocol.folder(job)
-        try:
-            return (folder / name).stat().st_mtime_ns if folder else 0
-        except OSError:
-            return 0

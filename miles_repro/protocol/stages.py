@@ -1,81 +1,46 @@
 """The protocol as stages of runs, each stage built on the records of the one before.
 
-For every data set: 1. unimodal models, random search; 2. every other row x fusion, random search;
-3. the winner of each cell (by validation) over the seeds, which is beyond the paper; 4. the paper's
-ablations on MILES around its winner: tau (Table IV), mu (Table V), metrics from the training split
-(Table VI, re-tuned). Imports no torch.
+For every data set: 1. unimodal models of every modality, random search; 2. every other row x
+fusion, random search; 3. and 4. the winner of each cell (by validation) over the decision seeds,
+which is beyond the paper, unimodal models first: rows that learn from them find them; 5. the
+paper's ablations on MILES around its winner: tau (Table IV), mu (Table V), metrics from the
+training split (Table VI, re-tuned). Imports no torch.
+
+Seeds: every trial runs with seed 0, every decision run with 1, 2, 3, ..: the seed that chose a
+winner says nothing about it, and a seed means the same run order and split for every row.
 """
 
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from miles_repro import composing, trials
+from miles_repro import composing
 from miles_repro.composing import compose
 from miles_repro.config import Config
 from miles_repro.errors import UserError
-from miles_repro.records import read_summary
-
-PAPER_ROWS = (
-    "vanilla", "mslr_k", "mslr_s", "mslr_d", "ogm", "ogm_ge", "mses", "gblend", "miles",
-)  # fmt: skip
-CONTROLS = ("vanilla_aux", "static_lr", "random_lr", "modality_dropout", "mimo")
-UNIMODAL = ("unimodal_strong", "unimodal_weak")
-TAUS = ("0.5", "0.3", "0.2", "0.1", "0.0")
-MUS = ("1.0", "0.75", "0.5", "0.25", "0.1", "0.05", "0.01")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run: choices of the configuration. ``fixed``: a value set by hand, for an ablation."""
-
-    dataset: str
-    strategy: str
-    fusion: str
-    trial: int | str
-    seed: int
-    fixed: tuple[str, str] = ("", "")
-
-    @property
-    def cell(self) -> tuple[str, str, str]:
-        return self.dataset, self.fusion, self.strategy
-
-    @property
-    def overrides(self) -> list[str]:
-        chosen = [f"dataset={self.dataset}", f"strategy={self.strategy}", f"fusion={self.fusion}"]
-        return [*chosen, f"{self.fixed[0]}={self.fixed[1]}"] if self.fixed[0] else chosen
-
-    def __str__(self) -> str:
-        fixed = f" {self.fixed[0]}={self.fixed[1]}" if self.fixed[0] else ""
-        return (
-            f"{self.dataset} {self.fusion} {self.strategy}{fixed} "
-            f"trial={self.trial} seed={self.seed}"
-        )
-
-
-@dataclass(frozen=True)
-class Stage:
-    name: str
-    jobs: tuple[Job, ...]
-
+from miles_repro.paper import MUS, TAUS
+from miles_repro.protocol.jobs import Job, Stage
+from miles_repro.protocol.menu import UNIMODAL, expand
+from miles_repro.records import CONFIG, ERROR, LAST, read_summary, status_of
+from miles_repro.trials import SEARCH_SEED
 
 OWN_KEYS = ("dataset", "fusion", "strategy", "budget", "trial", "seed")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for. ``overrides``: further Hydra overrides of every run."""
+    """What was asked for. ``ablations``: data sets that get them; ``overrides``: further Hydra
+    overrides of every run."""
 
     budget: str = "mini"
     datasets: tuple[str, ...] = ("smnist_mini",)
     fusions: tuple[str, ...] = ("concat", "sum")
-    strategies: tuple[str, ...] = (*PAPER_ROWS, *CONTROLS, *UNIMODAL)
-    ablations: bool = True
+    strategies: tuple[str, ...] = ()
+    ablations: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
 
     @property
@@ -92,10 +57,29 @@ def check_request(request: Request) -> None:
                 f"{override}: the protocol chooses every run's {key}; "
                 "see --help for --datasets, --strategies, --fusions and --budget"
             )
-    choices = {"dataset": request.datasets, "fusion": request.fusions}
-    for group, names in (choices | {"strategy": request.strategies}).items():
+    expand(request.strategies, request.overrides)
+    for group, names in (("dataset", request.datasets), ("fusion", request.fusions)):
         for name in names:
             compose([f"{group}={name}", *request.common])
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A job as one look found it.
+
+    folder: of its record, None where that cannot be known yet, and why.
+    state: ``done``, ``running``, ``failed`` or ``unfinished``; summary: where it is done.
+    begun, saved, failed: when the run last wrote its configuration, its state and its error (ns,
+    0 = never).
+    """
+
+    folder: Path | None = None
+    why: str = ""
+    state: str = "unfinished"
+    summary: dict[str, Any] | None = None
+    begun: int = 0
+    saved: int = 0
+    failed: int = 0
 
 
 @dataclass
@@ -108,57 +92,101 @@ class Protocol:
     def stages(self, dataset: str) -> Iterator[Stage]:
         """In order; a stage's runs are only final once the stages before it are complete."""
         asked = self.request
-        budget = self.raw(Job(dataset, UNIMODAL[0], "concat", 0, 0))["budget"]
-        searched, seeds = range(budget["trials"]), range(budget["seeds"])
-        alone = [s for s in asked.strategies if s in UNIMODAL]
-        rows = [s for s in asked.strategies if s not in UNIMODAL]
-        cells = [(s, "concat") for s in alone] + [(s, f) for f in asked.fusions for s in rows]
-        yield self._stage("unimodal search", dataset, cells[: len(alone)], searched)
-        yield self._stage("search", dataset, cells[len(alone) :], searched)
-        yield self._stage("winners over seeds", dataset, cells, ["best"], seeds)
-        if asked.ablations and "miles" in rows:
+        budget = self.options(dataset)["budget"]
+        searched, seeds = range(budget["trials"]), range(1, budget["seeds"] + 1)
+        rows = [(s, f) for f in asked.fusions for s in asked.strategies if s != UNIMODAL]
+        for name, trials, chosen in (
+            ("search", searched, [SEARCH_SEED]),
+            ("winners over seeds", ["best"], seeds),
+        ):
+            yield Stage(f"unimodal {name}", tuple(self.unimodal(dataset, trials, chosen)))
+            yield _stage(name, dataset, rows, trials, chosen)
+        if dataset in asked.ablations and "miles" in asked.strategies:
             miles = [("miles", f) for f in asked.fusions]
             for key, values in (("tau", TAUS), ("mu", MUS)):
                 fixed = [(f"strategy.{key}", value) for value in values]
-                yield self._stage(f"ablation of {key}", dataset, miles, ["best"], seeds, fixed)
+                yield _stage(f"ablation of {key}", dataset, miles, ["best"], seeds, fixed)
             fixed = [("strategy.source", "train")]
-            yield self._stage("training metrics, search", dataset, miles, searched, fixed=fixed)
-            yield self._stage(
-                "training metrics, winners", dataset, miles, ["best"], seeds, fixed=fixed
-            )
+            search = [SEARCH_SEED]
+            yield _stage("training metrics, search", dataset, miles, searched, search, fixed)
+            yield _stage("training metrics, winners", dataset, miles, ["best"], seeds, fixed)
 
-    def _stage(
-        self,
-        name: str,
-        dataset: str,
-        cells: Iterable[tuple[str, str]],
-        trials: Iterable[int | str],
-        seeds: Iterable[int] = (0,),
-        fixed: Iterable[tuple[str, str]] = (("", ""),),
-    ) -> Stage:
-        cells, seeds, fixed = list(cells), list(seeds), list(fixed)
-        jobs = [
-            Job(dataset, strategy, fusion, trial, seed, value)
-            for trial in trials
-            for seed in seeds
-            for value in fixed
-            for strategy, fusion in cells
-        ]
-        return Stage(name, tuple(jobs))
+    def unimodal(
+        self, dataset: str, trials: Iterable[int | str], seeds: Iterable[int]
+    ) -> Iterator[Job]:
+        """Each modality alone; fused or not makes no difference to it."""
+        if UNIMODAL in self.request.strategies:
+            fixed = [
+                ("strategy.modality", m) for m in self.options(dataset)["dataset"]["modalities"]
+            ]
+            yield from _stage("", dataset, [(UNIMODAL, "concat")], trials, seeds, fixed).jobs
 
-    def forget(self) -> None:
-        """Look at the records anew: learning rates taken from them may have changed."""
-        self._composed.clear()
+    def options(self, dataset: str) -> dict[str, Any]:
+        """The composed configuration of a data set at this budget, whatever the strategy."""
+        return self._raw(Job(dataset, "vanilla", "concat", 0, 0))
 
-    def raw(self, job: Job) -> dict[str, Any]:
-        """The composed configuration of a job's cell, before its trial is filled in."""
+    def look(self, jobs: Iterable[Job]) -> dict[Job, Seen]:
+        """One look at configurations and records. What a cell takes from records (its winner,
+        its learning rates) is taken once."""
+        taken: dict[tuple[str, ...], dict[str, Any] | UserError] = {}
+        return {job: self._see(job, taken) for job in jobs}
+
+    def missing(self, jobs: Iterable[Job]) -> list[Job]:
+        """The jobs without a finished record, each run once."""
+        return unfinished(self.look(jobs))
+
+    def config(self, job: Job) -> Config:
+        """Raises UserError where it cannot be known yet: it needs records that are not there."""
+        return self._complete(job, {})
+
+    def config_for_timing(self, job: Job) -> Config:
+        """As `config`, with made-up learning rates where there are no records to take them from."""
+        rates = dict.fromkeys(self.options(job.dataset)["dataset"]["modalities"], 1e-3)
+        return self._complete(job, {"rates": rates})
+
+    def not_prepared(self) -> dict[str, str]:
+        """Data sets without prepared data -> the command that prepares them."""
+        found = {}
+        for name in self.request.datasets:
+            folder = Path(self.options(name)["runtime"]["data_dir"]) / name
+            if not (folder / "manifest.json").is_file():
+                source = "" if name == "smnist_mini" else " raw=<folder>"
+                found[name] = f"python scripts/prepare_data.py dataset={name}{source}"
+        return found
+
+    def _see(self, job: Job, taken: dict[tuple[str, ...], dict[str, Any] | UserError]) -> Seen:
+        key = (*job.overrides, str(job.trial == "best"))
+        known = taken.get(key, {})
+        try:
+            if isinstance(known, UserError):
+                raise known
+            config = self._complete(job, known)
+        except UserError as e:
+            taken[key] = e
+            return Seen(why=str(e))
+        taken[key] = {"trial": config.trial, "rates": config.strategy.get("rates")}
+        folder = config.run_dir
+        state = status_of(folder)
+        # After the lock: a run that ends elsewhere in between is seen as done, not as free.
+        summary = None if state == "running" else read_summary(folder)
+        times = (_written(folder / name) for name in (CONFIG, LAST, ERROR))
+        return Seen(folder, "", "done" if summary else state, summary, *times)
+
+    def _complete(self, job: Job, known: dict[str, Any]) -> Config:
+        """``known``: the winning trial and the rates, where records need not be asked."""
+        raw = self._raw(job) | {"trial": job.trial, "seed": job.seed}
+        if job.trial == "best" and "trial" in known:
+            raw["trial"] = known["trial"]
+        if raw["strategy"].get("rates") == "records" and known.get("rates"):
+            raw["strategy"]["rates"] = known["rates"]
+        return composing.complete(raw, [*job.overrides, *self.request.common])
+
+    def _raw(self, job: Job) -> dict[str, Any]:
+        """The composed configuration of a job's cell: Hydra is asked once for each."""
         key = (*job.overrides, *self.request.common)
         if key not in self._composed:
             try:
-                raw = composing.resolve(compose(list(key)))
-                if raw["strategy"].get("rates") == "records":
-                    raw["strategy"]["rates"] = trials.best_rates(raw)
-                self._composed[key] = raw
+                self._composed[key] = composing.resolve(compose(list(key)))
             except UserError as e:
                 self._composed[key] = e
         found = self._composed[key]
@@ -166,71 +194,37 @@ class Protocol:
             raise UserError(str(found))
         return copy.deepcopy(found)
 
-    def config(self, job: Job) -> Config:
-        """Raises UserError where it cannot be known yet: it needs records that are not there."""
-        return self._complete(job, self.raw(job))
 
-    def config_for_timing(self, job: Job) -> Config:
-        """As `config`, with made-up learning rates where there are no records to take them from."""
-        raw = composing.resolve(compose([*job.overrides, *self.request.common]))
-        if raw["strategy"].get("rates") == "records":
-            raw["strategy"]["rates"] = dict.fromkeys(raw["dataset"]["modalities"], 1e-3)
-        return self._complete(job, raw)
-
-    def _complete(self, job: Job, raw: dict[str, Any]) -> Config:
-        raw |= {"trial": job.trial, "seed": job.seed}
-        return composing.complete(raw, [*job.overrides, *self.request.common])
-
-    def folder(self, job: Job) -> Path | None:
-        """Where the run's record goes, None where that cannot be known yet."""
-        try:
-            return self.config(job).run_dir
-        except UserError:
-            return None
-
-    def missing(self, jobs: Iterable[Job]) -> list[Job]:
-        """The jobs without a finished record, each run once."""
-        found: dict[Path | Job, Job] = {}
-        for job in jobs:
-            folder = self.folder(job)
-            if folder is None or read_summary(folder) is None:
-                found.setdefault(folder or job, job)
-        return list(found.values())
-
-    def not_prepared(self) -> dict[str, str]:
-        """Data sets without prepared data -> the command that prepares them."""
-        found = {}
-        for name in self.request.datasets:
-            raw = self.raw(Job(name, UNIMODAL[0], "concat", 0, 0))
-            if not (Path(raw["runtime"]["data_dir"]) / name / "manifest.json").is_file():
-                source = "" if name == "smnist_mini" else " raw=<folder>"
-                found[name] = f"python scripts/prepare_data.py dataset={name}{source}"
-        return found
+def unfinished(seen: dict[Job, Seen]) -> list[Job]:
+    """The jobs of a look without a finished record, each run once."""
+    found: dict[Path | Job, Job] = {}
+    for job, one in seen.items():
+        if one.state != "done":
+            found.setdefault(one.folder or job, job)
+    return list(found.values())
 
 
-def boxes(jobs: Iterable[Job]) -> list[list[str]]:
-    """Cover the jobs, and nothing else, with few full grids: the overrides of one sweep each."""
-    axes = ("trial", "seed", "fixed", "fusion", "strategy", "dataset")
-    order = {job: i for i, job in enumerate(jobs)}
-    grids = {tuple(frozenset([getattr(job, axis)]) for axis in axes): i for job, i in order.items()}
-    for axis in range(len(axes)):
-        merged: defaultdict[tuple[Any, ...], frozenset[Any]] = defaultdict(frozenset)
-        first: dict[tuple[Any, ...], int] = {}
-        for grid, i in grids.items():
-            key = (grid[:axis], grid[axis + 1 :])
-            merged[key] |= grid[axis]
-            first[key] = min(i, first.get(key, i))
-        grids = {(*k[0], values, *k[1]): first[k] for k, values in merged.items()}
-    return [_as_overrides(axes, grid) for grid in sorted(grids, key=lambda grid: grids[grid])]
+def _stage(
+    name: str,
+    dataset: str,
+    cells: Iterable[tuple[str, str]],
+    trials: Iterable[int | str],
+    seeds: Iterable[int],
+    fixed: Iterable[tuple[str, str]] = (("", ""),),
+) -> Stage:
+    cells, seeds, fixed = list(cells), list(seeds), list(fixed)
+    jobs = [
+        Job(dataset, strategy, fusion, trial, seed, value)
+        for trial in trials
+        for seed in seeds
+        for value in fixed
+        for strategy, fusion in cells
+    ]
+    return Stage(name, tuple(jobs))
 
 
-def _as_overrides(axes: tuple[str, ...], grid: tuple[frozenset[Any], ...]) -> list[str]:
-    """Outermost axis first: all cells get their first trials before any gets its last."""
-    found = []
-    for axis, values in zip(axes, grid, strict=True):
-        if axis != "fixed":
-            found.append(f"{axis}={','.join(str(v) for v in sorted(values))}")
-        elif any(key for key, _ in values):
-            key = next(iter(values))[0]
-            found.append(f"{key}={','.join(sorted(value for _, value in values))}")
-    return found
+def _written(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

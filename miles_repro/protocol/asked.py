@@ -1,0 +1,48 @@
+"""From the options of a command line to the protocol that they ask for."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from miles_repro.protocol.decide import Rule
+from miles_repro.protocol.menu import expand
+from miles_repro.protocol.stages import Protocol, Request, check_request
+
+PAPER_ABLATIONS = ("luma",)
+"""The data set of the paper's Tables IV to VI."""
+
+
+def protocol_for(args: Namespace) -> Protocol:
+    """Raises UserError for what the configuration does not have."""
+    where = {"runtime.runs_dir": args.runs_dir, "runtime.data_dir": args.data_dir}
+    overrides = [*args.overrides, *(f"{k}={v}" for k, v in where.items() if v)]
+    budget, strategies, datasets = args.budget, words(args.strategies), words(args.datasets)
+    ablations = datasets if args.ablations else ()
+    if args.paper_size:
+        budget, strategies = "paper", ("paper",)
+        overrides.append("budget.seeds=1")
+        ablations = tuple(name for name in ablations if name in PAPER_ABLATIONS)
+    if args.until_decided:
+        strategies += (args.reference,)
+    request = Request(
+        budget=budget,
+        datasets=datasets,
+        fusions=words(args.fusions),
+        strategies=expand(strategies, overrides),
+        ablations=ablations,
+        overrides=tuple(overrides),
+    )
+    check_request(request)
+    return Protocol(request)
+
+
+def rule_for(args: Namespace, protocol: Protocol) -> Rule | None:
+    """The rule of --until-decided, None without it. Raises UserError for one that cannot be."""
+    if not args.until_decided:
+        return None
+    seeds = protocol.options(protocol.request.datasets[0])["budget"]["seeds"]
+    return Rule(seeds, args.eps, args.max_seeds, args.reference)
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text.split(",")))

@@ -1,0 +1,87 @@
+"""Submissions: what is packed is what is read, by the published schema."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import REPO, finish
+from record_factory import population, record
+
+from miles_repro import submission
+from miles_repro.errors import UserError
+from miles_repro.records import RunRecord
+
+
+def write_runs(root: Path, records: list[dict[str, Any]]) -> None:
+    for one in records:
+        names = [one[key] for key in ("dataset", "fusion", "strategy", "run_id")]
+        RunRecord(root.joinpath(*names)).finish(one)
+
+
+def test_packed_records_come_back_and_own_ones_win(tmp_path: Path) -> None:
+    records = population(strategies=("vanilla", "miles"), seeds=(0, 1))
+    submission.write(tmp_path / "theirs.json", records, "somebody")
+    assert submission.read(tmp_path / "theirs.json") == records
+    own = [records[0] | {"command": "mine"}, record("ogm")]
+    found = submission.beside(own, [tmp_path / "theirs.json"])
+    assert found[:2] == own
+    assert found[2:] == records[1:]
+
+
+def test_the_schema_is_published() -> None:
+    """After a change: python -m miles_repro.submission > docs/submission.schema.json."""
+    published = json.loads((REPO / "docs" / "submission.schema.json").read_text())
+    assert published == submission.schema()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda c: c["records"][0].update(seed=7), "sha256 differs"),
+        (lambda c: c["records"][0].update(strategy="../../evil"), "records.0.strategy"),
+        (lambda c: c["records"][0].pop("val"), "records.0.val: field required"),
+        (lambda c: c["records"][0].update(status="failed"), "records.0.status"),
+        (lambda c: c.update(more=1), "more: extra inputs"),
+        (lambda c: c.update(by="<script>"), "by: "),
+        (lambda c: c["records"].clear(), "records: list should have at least 1"),
+    ],
+)
+def test_another_file_is_refused_in_one_line(damage: Any, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "theirs.json"
+    submission.write(path, [record()], "somebody")
+    content = json.loads(path.read_text())
+    damage(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError) as error:
+        submission.read(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+    path.write_text("{")
+    with pytest.raises(UserError, match="invalid json"):
+        submission.read(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        submission.read(tmp_path / "nothing.json")
+
+
+def test_two_people_one_table(tmp_path: Path) -> None:
+    """One packs what the other's tables then show beside their own."""
+    mine, theirs, file = tmp_path / "mine", tmp_path / "theirs", tmp_path / "theirs.json"
+    write_runs(mine, population(strategies=("vanilla", "vanilla_aux"), seeds=(0, 1, 2)))
+    write_runs(theirs, population(strategies=("miles", "ogm"), seeds=(0, 1, 2)))
+    script = [sys.executable, "scripts/reproduce.py"]
+    packed = finish(
+        [*script, "submit", str(file), "--runs-dir", str(theirs), "--strategy", "miles"]
+    )
+    assert packed.returncode == 0, packed.stderr
+    assert packed.stdout.startswith("6 runs packed")
+    places = ["--runs-dir", str(mine), "--results", str(tmp_path / "out"), "--tables-only"]
+    done = finish([*script, "tables", *places, "--with", str(file)])
+    assert done.returncode == 0, done.stderr
+    text = "".join(p.read_text() for p in (tmp_path / "out" / "tables").glob("comparison*.md"))
+    assert "MILES" in text
+    assert "OGM | " not in text or "not yet run" in text
