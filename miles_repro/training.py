@@ -18,7 +18,7 @@ from miles_repro.evaluate import predict, robustness, score, utilization
 from miles_repro.loop import Fit, Recipe
 from miles_repro.metrics import gap
 from miles_repro.model import build_model
-from miles_repro.records import RunRecord
+from miles_repro.records import SCHEMA, RunRecord
 from miles_repro.strategies.base import Strategy
 from miles_repro.tasks import build_task
 
@@ -89,7 +89,7 @@ class Training:
         """Test the best weights, once, and write the record. Returns its summary."""
         config, fit, device = self.config, self.fit, self.device.type
         summary = {
-            "schema": 1,
+            "schema": SCHEMA,
             "status": "done",
             **self.header,
             "stand_in": self.stand_in,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 # Test accuracy of fused / strong head / weak head, near what small encoders reach on digits.
@@ -90,7 +91,7 @@ def record(
     both = strong in at_test and weak in at_test
     lost = {"loss": 2.0, "metric": 0.4}
     return {
-        "schema": 1,
+        "schema": 2,
         "status": "done",
         "run_id": run_id,
         "dataset": dataset,
@@ -136,6 +137,13 @@ def record(
         "finished": f"2026-01-01T00:00:{seed:02d}Z",
         **changes,
     }
+
+
+def record_of(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A finished run as it would lie in this run folder."""
+    dataset, fusion, strategy, run_id = folder.parts[-4:]
+    values = {"level": LEVELS["vanilla"], "run_id": run_id, **changes}
+    return record(strategy, dataset=dataset, fusion=fusion, **values)
 
 
 def population(

@@ -286,7 +286,7 @@ def test_trial_best_is_the_winner_by_validation(tiny_data: Path, tmp_path: Path)
     best = max(found, key=lambda s: (s["val"]["fused"]["metric"], -s["trial"]))
     for folder in (tmp_path / "tiny/concat/vanilla").iterdir():  # test numbers have no say
         summary = json.loads((folder / SUMMARY).read_text())
-        summary["test"] = {"fused": {"metric": -summary["val"]["fused"]["metric"]}}
+        summary["test"] = {"fused": {"loss": 1.0, "metric": -summary["val"]["fused"]["metric"]}}
         (folder / SUMMARY).write_text(json.dumps(summary))
     chosen = settings(tiny_data, tmp_path, *overrides, trial="best", epochs=2, **wide)
     assert chosen.trial == best["trial"]

@@ -17,9 +17,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from record_factory import population, record
+from record_factory import population, record, record_of
 
 from miles_repro.errors import UserError
+from miles_repro.machine import cores
 from miles_repro.protocol import launch, overview, stages
 from miles_repro.protocol.launch import Rounds
 from miles_repro.protocol.plan import make_plan, show
@@ -34,7 +35,6 @@ from miles_repro.protocol.stages import (
 )
 from miles_repro.records import RunRecord, load_summaries
 from miles_repro.run import run
-from miles_repro.sweep import available_cores
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ def test_a_run_that_saves_epochs_may_be_killed_often(
             (folder / "last.pt").write_text(str(tries))
             time.sleep(0.01)
         else:
-            record.finish({"status": "done"})
+            record.finish(record_of(folder))
 
     assert not Rounds(protocol, stage_of(VANILLA[0]), start).finish()
     assert len(tries) == 6
@@ -328,7 +328,7 @@ def test_a_run_in_another_process_is_waited_for(
     def release() -> None:
         time.sleep(0.5)
         run_dir = protocol.config(VANILLA[0]).run_dir
-        RunRecord(run_dir).finish({"status": "done"})  # as its process would have
+        RunRecord(run_dir).finish(record_of(run_dir))  # as its process would have
         for other in others:
             other.kill()
 
@@ -386,8 +386,6 @@ def status_in_a_new_process(runs: Path) -> tuple[float, str]:
 
 
 def test_status_of_6000_runs_is_quick_and_light(tmp_path: Path) -> None:
-    summary = record()
-    text = json.dumps(summary, indent=1)
     config = json.dumps({"budget": {"name": "mini"}})
     for i in range(6000):
         folder = tmp_path / "tiny" / ("concat", "sum")[i % 2] / f"strategy{i % 15}" / f"{i:012x}"
@@ -397,7 +395,7 @@ def test_status_of_6000_runs_is_quick_and_light(tmp_path: Path) -> None:
         if i % 100 == 1:
             (folder / "error.txt").write_text("Traceback\nValueError: bad luck\n")
         elif i % 100 != 2:
-            (folder / "summary.json").write_text(text)
+            (folder / "summary.json").write_text(json.dumps(record_of(folder), indent=1))
     with RunRecord(tmp_path / "tiny" / "concat" / "strategy2" / f"{2:012x}").lease():
         seconds, out = status_in_a_new_process(tmp_path)
     assert seconds < 5, f"{seconds:.1f} s"
@@ -480,8 +478,8 @@ def test_the_command_from_nothing_to_tables(tiny_data: Path, tmp_path: Path) -> 
 
 
 def test_local_workers_times_threads_are_the_cores() -> None:
-    cores = available_cores()
-    pairs = [(1, cores), (cores, 1), (10 * cores, 1)]
+    here = cores()
+    pairs = [(1, here), (here, 1), (10 * here, 1)]
     code = f"""
 import train
 from hydra import compose, initialize_config_dir
