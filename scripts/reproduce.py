@@ -26,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any numerical library st
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without an installation
 
 from miles_repro.errors import UserError
+from miles_repro.machine import lead, stop_on_signals
 
 if TYPE_CHECKING:
     from miles_repro.protocol.plan import Plan
@@ -37,6 +38,8 @@ LAUNCHERS = ("local", "basic", "slurm", "ray")
 
 def main() -> int:
     args = parser().parse_args()
+    stop_on_signals()
+    lead()
     try:
         return COMMANDS[args.command](args)
     except UserError as error:
