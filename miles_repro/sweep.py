@@ -37,13 +37,15 @@ TABLE_ROWS = 24
 class Launch:
     """What the launching process knows of its jobs. One a process: Hydra offers no other place.
 
-    failures: a line for each failed job; elsewhere: one for each that another process trains.
+    failures: a line for each failed job; elsewhere: one for each that another process trains;
+    told: what workers printed.
     """
 
     def __init__(self) -> None:
         self.failures: list[str] = []
         self.elsewhere: list[str] = []
         self.follower: Follower | None = None
+        self.told: set[str] = set()
         self.led = False  # by another command, which has its own last words
 
     def run(self, main: Callable[[], object]) -> int:
@@ -90,7 +92,9 @@ class Launch:
         """Say how a job ended, and remember what the exit status depends on."""
         line = f"{entry['job']}: {entry['text']}" if entry["job"] else entry["text"]
         for note in entry.get("notes", ()):
-            say(printable(note))
+            if note not in self.told:
+                say(printable(note))
+            self.told.add(note)
         if entry["status"] == "failed":
             self.failures.append(line)
             line = f"error: {line}"

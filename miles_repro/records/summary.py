@@ -168,7 +168,7 @@ def _explain(error: ValidationError, text: bytes | str) -> NotASummary:
         return NotASummary("is no whole JSON text")
     try:
         found = json.loads(text)
-        version = found.get("schema", 1) if isinstance(found, dict) else None
+        version = found.get("schema") if isinstance(found, dict) else None
     except (ValueError, RecursionError):
         version = None
     if type(version) is int and version != SCHEMA and found.get("status") == "done":
