@@ -49,15 +49,16 @@ def lead() -> None:
     os.environ[PARENT] = str(os.getpid())
 
 
-def end_with_parent() -> None:
+def end_with_parent() -> bool:
     """From now on this process ends when the one that started it does, however that ended.
 
     A thread that looks, rather than a signal from the kernel: that one would come when the
     starting thread ends, and only on Linux. Records stand any kill, so this is one.
+    Returns False where nothing that leads its children (`lead`) started it.
     """
     parent = int(os.environ.get(PARENT) or 0)
     if not parent or (os.getppid() != parent and _alive(parent)):  # started by something else
-        return
+        return False
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -65,6 +66,7 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True, name="end with parent").start()
+    return True
 
 
 def _alive(pid: int) -> bool:

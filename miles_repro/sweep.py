@@ -1,190 +1,134 @@
-"""Jobs and sweeps as a person sees them: progress, failures as they happen, one exit code.
+"""Sweeps as a person sees them: progress, failures as they happen, a table, one exit code.
 
-Every job, in whatever process or machine the launcher puts it, appends one line to its process's
-journal in the sweep's folder; the launching process follows the journals, so progress and failures
-look the same under every launcher. A failing job never ends a sweep.
+The launching process follows the journals that jobs (:mod:`miles_repro.job`) write in the sweep's
+folder, so it all looks the same under every launcher.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
+import math
 import sys
 import threading
 import time
-import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from miles_repro.composing import load
-from miles_repro.config import Config
 from miles_repro.errors import UserError
-from miles_repro.records import RunRecord, status_of
-from miles_repro.run import Outcome, run
+from miles_repro.hints import explain
+from miles_repro.machine import cores, duration, end_with_parent, lead, stop_on_signals
+from miles_repro.records import printable
 
-failures: list[str] = []
-"""One line for each failed job this process knows of; the exit code follows from it."""
-
-elsewhere: list[str] = []
-"""One line for each run that another process was training: not failed, not finished either."""
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+SHOWN = ("dataset", "fusion", "strategy", "trial", "seed")
+"""Keys that a job's label has anyway."""
+LINE_EVERY_S = 60.0
+TABLE_ROWS = 24
 
 
-def job(composed: DictConfig) -> str:
-    """Run one composed configuration, in a sweep or alone. Never raises for a failing run."""
-    hydra = HydraConfig.get()
-    overrides = list(hydra.overrides.task)
-    command = "python train.py " + " ".join(overrides)
-    alone = hydra.mode == RunMode.RUN
-    entry: dict[str, Any] = {"job": " ".join(overrides)}
-    settings: list[Config] = []
-    try:
-        settings = [load(composed, overrides)]
-        entry["job"] = label(settings)
-        report = EpochLines(settings) if alone else lambda config, row: None
-        outcomes = [run(settings[0], command, report)]
-        status = min((o.status for o in outcomes), key=("busy", "done", "skipped").index)
-        entry |= {"status": status, "text": "; ".join(map(describe, outcomes))}
-    except UserError as e:
-        entry |= {"status": "failed", "text": str(e) + _keep(settings, str(e))}
-    except (Exception, SystemExit) as e:
-        line = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
-        entry |= {"status": "failed", "text": line + _keep(settings, traceback.format_exc())}
-    if alone:
-        show(entry)
-    else:
-        _append(Path(hydra.sweep.dir), entry)
-    return str(entry["status"])
+class Launch:
+    """What the launching process knows of its jobs. One a process: Hydra offers no other place.
+
+    failures: a line for each failed job; elsewhere: one for each that another process trains;
+    told: what workers printed.
+    """
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.elsewhere: list[str] = []
+        self.follower: Follower | None = None
+        self.told: set[str] = set()
+        self.led = False  # by another command, which has its own last words
+
+    def run(self, main: Callable[[], object]) -> int:
+        """Run a command line to its exit status: 0, 2 failures or a mistake, 3 busy, 130."""
+        self.led = end_with_parent()
+        stop_on_signals()
+        lead()
+        try:
+            main()
+        except (HydraException, OmegaConfBaseException, UserError, RecursionError) as e:
+            self._abandon()
+            print(f"error: {explain(e)}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            follower, self.follower = self.follower, None
+            what = follower.stop() if follower else ""
+            print(f"interrupted{what}: the same command continues", file=sys.stderr)
+            return 130
+        except Exception as e:  # the launcher's own: a job keeps its errors to itself
+            if self.follower is None:
+                raise
+            line = f"{type(e).__name__}: {explain(e)}"
+            print(f"error: the sweep broke off: {line}", file=sys.stderr, flush=True)
+            self.end()
+        finally:
+            self._abandon()
+        return 2 if self.failures else 3 if self.elsewhere else 0
+
+    def begin(self, config: DictConfig) -> None:
+        self.follower = Follower(config, self)
+
+    def end(self) -> None:
+        """The sweep is over: last words."""
+        follower, self.follower = self.follower, None
+        if follower:
+            follower.end()
+
+    def _abandon(self) -> None:
+        follower, self.follower = self.follower, None
+        if follower:
+            follower.stop()
+
+    def show(self, entry: dict[str, Any], prefix: str = "", say: Callable = print) -> None:
+        """Say how a job ended, and remember what the exit status depends on."""
+        line = f"{entry['job']}: {entry['text']}" if entry["job"] else entry["text"]
+        for note in entry.get("notes", ()):
+            if note not in self.told:
+                say(printable(note))
+            self.told.add(note)
+        if entry["status"] == "failed":
+            self.failures.append(line)
+            line = f"error: {line}"
+        elif entry["status"] == "busy":
+            self.elsewhere.append(line)
+        say(f"{prefix}{line}")
 
 
-def label(configs: Sequence[Config]) -> str:
-    """One run's name, or that of a stack."""
-    first = configs[0]
-    trials = ",".join(dict.fromkeys(str(c.trial) for c in configs))
-    seeds = ",".join(dict.fromkeys(str(c.seed) for c in configs))
-    return (
-        f"{first.dataset.name} {first.fusion['name']} {first.strategy['name']} "
-        f"trial={trials} seed={seeds}"
-    )
-
-
-def describe(outcome: Outcome) -> str:
-    """Test metrics of a finished run in percent, with its folder's name."""
-    if outcome.summary is None:
-        return f"another process is running {outcome.config.run_dir}"
-    scores = outcome.summary["test"]
-    parts = [f"{name} {100 * s['metric']:.1f}" for name, s in scores.items()]
-    return f"test {' / '.join(parts)}  best epoch {outcome.summary['best_epoch']}  " + (
-        f"{outcome.summary['cost']['wall_s']:.0f} s" if outcome.status == "done" else "already done"
-    )
-
-
-def show(entry: dict[str, Any], prefix: str = "", console: Any = print) -> None:
-    line = f"{entry['job']}: {entry['text']}"
-    if entry["status"] == "failed":
-        failures.append(line)
-        console(f"{prefix}error: {line}")
-        return
-    if entry["status"] == "busy":
-        elsewhere.append(line)
-    console(f"{prefix}{line}")
-
-
-def _keep(settings: Sequence[Config], log: str) -> str:
-    """Keep a failed job's log in its runs' folders; says where, for the line that reports it."""
-    folders = [c.run_dir for c in settings if c.run_dir.is_dir()]
-    cut_off = [f for f in folders if status_of(f) not in ("done", "running")]
-    paths = [RunRecord(folder).fail(log) for folder in cut_off]
-    if paths and paths[0] is not None:
-        return f" (log: {paths[0]})"
-    if "\n" in log:
-        print(log, file=sys.stderr, flush=True)
-    return ""
-
-
-def _append(folder: Path, entry: dict[str, Any]) -> None:
-    """Report to the launching process. Each process has its own file: machines share the folder."""
-    path = folder / f"journal.{platform.node()}.{os.getpid()}.jsonl"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
-    except OSError as e:  # the launching process then counts this job as lost
-        print(f"{entry['job']}: {entry['text']} (cannot write {path}: {e})", file=sys.stderr)
-
-
-class EpochLines:
-    """Progress of a job that is not part of a sweep: a line an epoch, and what is left."""
-
-    def __init__(self, configs: Sequence[Config]) -> None:
-        self.started = time.perf_counter()
-        self.first: int | None = None
-        self.stack = len(configs) > 1
-
-    def __call__(self, config: Config, row: dict[str, Any]) -> None:
-        self.first = row["epoch"] if self.first is None else self.first
-        trained = row["epoch"] - self.first + 1
-        left = (time.perf_counter() - self.started) / trained * (config.epochs - row["epoch"])
-        heads = "  ".join(f"{k} {100 * s['metric']:.1f}" for k, s in row["val"].items())
-        delta = row["utilization"].get("delta")
-        text = f"epoch {row['epoch']}/{config.epochs}  val {heads}"
-        if self.stack:
-            text = f"trial {config.trial} seed {config.seed}  {text}"
-        if delta is not None:
-            text += f"  delta {delta:.2f}"
-        print(f"{text}  left {duration(left)}", flush=True)
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+launch = Launch()
 
 
 class Progress(Callback):
     """Hydra's hook around a sweep. Launchers send it to other processes, so it holds nothing."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _following.append(Follower(config))
+        launch.begin(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        _following.pop().end()
-
-
-def break_off(reason: str) -> bool:
-    """End the display of a sweep that its launcher gave up. False where no sweep was on."""
-    if not _following:
-        return False
-    print(f"error: the sweep broke off: {reason}", file=sys.stderr, flush=True)
-    _following.pop().end()
-    return True
+        launch.end()
 
 
 class Follower:
     """Follows a sweep's journals from the launching process and shows them."""
 
-    def __init__(self, config: DictConfig) -> None:
-        self.folder = Path(config.hydra.sweep.dir)
-        self.total = count_jobs(config)
-        self.started = time.perf_counter()
+    def __init__(self, config: DictConfig, launch: Launch) -> None:
+        self.launch = launch
+        self.folder, self.runs_dir = Path(config.hydra.sweep.dir), str(config.runtime.runs_dir)
+        sizes = axes(config)
+        self.total = math.prod(sizes.values())
+        self.differs = {key for key, size in sizes.items() if size > 1}
+        self.started = self.said = time.perf_counter()
         self.counts = dict.fromkeys(("done", "skipped", "busy", "failed"), 0)
         self.lines_read: Counter[Path] = Counter()
+        self.rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         warn_about_threads(config)
         print(f"sweep of {self.total} runs", flush=True)
         self.bar = _bar(self.total)
@@ -192,34 +136,49 @@ class Follower:
         self.thread = threading.Thread(target=self._follow, daemon=True)
         self.thread.start()
 
-    def end(self) -> None:
+    def stop(self) -> str:
+        """End the display. Returns how much is not finished, in words."""
         self.over.set()
         self.thread.join()
         self._read()
         if self.bar:
             self.bar.stop()
+        open_runs = self.total - self.counts["done"] - self.counts["skipped"]
+        return f", {open_runs} of {self.total} runs are not finished"
+
+    def end(self) -> None:
+        self.stop()
+        took = duration(time.perf_counter() - self.started)
         summary = ", ".join(f"{n} {status}" for status, n in self.counts.items() if n)
-        print(
-            f"sweep over in {duration(time.perf_counter() - self.started)}: {summary}", flush=True
-        )
+        if not self.launch.led:
+            for line in table(self.rows):
+                print(line)
+        print(f"sweep over in {took}: {summary}", flush=True)
         lost = self.total - sum(self.counts.values())
-        if lost:
-            failures.append(
+        if lost > 0:
+            self.launch.failures.append(
                 f"{lost} of {self.total} runs did not report (worker killed, out of "
                 "memory, disk full?) or never began: the same command continues"
             )
-        for line in failures:
+        for line in self.launch.failures:
             print(f"failed: {line}", file=sys.stderr, flush=True)
-        if elsewhere:
-            print(f"{len(elsewhere)} runs are still being trained by another process; exit code 3")
+        if n := len(self.launch.elsewhere):
+            print(f"{n} runs are still being trained by another process; exit code 3")
+        if self.rows and not self.launch.led:
+            where = "" if self.runs_dir == "results/runs" else f" --runs-dir {self.runs_dir}"
+            print(f"next: python scripts/reproduce.py tables{where}", flush=True)
 
     def _follow(self) -> None:
         while not self.over.wait(0.2):
             self._read()
+            self._show_running()
 
     def _read(self) -> None:
         for path in sorted(self.folder.glob("journal.*.jsonl")):
-            lines = path.read_text().splitlines(keepends=True)
+            try:
+                lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            except OSError:
+                continue
             for line in lines[self.lines_read[path] :]:
                 if not line.endswith("\n"):
                     break
@@ -228,53 +187,106 @@ class Follower:
 
     def _show(self, entry: dict[str, Any]) -> None:
         self.counts[entry["status"]] += 1
-        finished = sum(self.counts.values())
-        if self.bar:
-            self.bar.advance(self.bar.task_ids[0])
+        shown = SHOWN if entry["job"] else ()
+        own = [
+            override
+            for override in entry.get("overrides", ())
+            if (key := override.split("=")[0]) in self.differs and key not in shown
+        ]
+        entry["job"] = " ".join([*filter(None, [entry["job"]]), *own])
+        if "cell" in entry:
+            trial = [o for o in entry["overrides"] if o.startswith("trial=")]
+            self.rows.setdefault((*entry["cell"], " ".join(trial + own)), []).append(entry)
         if entry["status"] == "skipped":
             return
+        finished = sum(self.counts.values())
+        left = "" if self.bar else f", left {self._left(finished)}"
+        self.launch.show(entry, f"[{finished}/{self.total}{left}] ", self._say)
+
+    def _say(self, line: str) -> None:
+        if self.bar:  # as it is: no [markup] in it is meant
+            self.bar.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        else:
+            print(line, flush=True)
+
+    def _left(self, finished: float) -> str:
         worked = finished - self.counts["skipped"]
-        left = (time.perf_counter() - self.started) / worked * (self.total - finished)
-        prefix = f"[{finished}/{self.total}, left {duration(left)}] "
-        show(entry, prefix, self.bar.console.print if self.bar else _plain)
+        if worked <= 0:
+            return "?"
+        spent = time.perf_counter() - self.started
+        return duration(spent / worked * max(0.0, self.total - finished))
+
+    def _show_running(self) -> None:
+        """Epochs of the runs in progress: in the bar, or now and then as a line."""
+        beats = list(_beats(self.folder))
+        finished = sum(self.counts.values()) + sum(b["epoch"] / b["epochs"] for b in beats)
+        left, first = self._left(finished), beats[0] if beats else None
+        now = f"{first['job']} epoch {first['epoch']}/{first['epochs']}" if first else ""
+        if self.bar:
+            text = f"left {left}  {now}"[:60].replace("[", "(")
+            self.bar.update(self.bar.task_ids[0], completed=finished, description=text)
+        elif first and time.perf_counter() - self.said >= LINE_EVERY_S:
+            self.said = time.perf_counter()
+            ended = sum(self.counts.values())
+            print(f"[{ended}/{self.total}, left {left}] {len(beats)} running: {now}", flush=True)
 
 
-_following: list[Follower] = []
+def _beats(folder: Path) -> Iterable[dict[str, Any]]:
+    for path in sorted(folder.glob("epoch.*.json")):
+        try:
+            yield json.loads(path.read_bytes())
+        except (OSError, ValueError):  # being written, or its job just ended
+            continue
+
+
+def table(rows: dict[tuple[str, ...], list[dict[str, Any]]]) -> Iterable[str]:
+    """Mean fused metrics of a sweep's finished runs, a line for all seeds of one setting."""
+    if sum(map(len, rows.values())) < 2:
+        return
+    yield f"{'data set':12} {'fusion':8} {'strategy':18} {'':16} {'runs':>5} {'val':>6} {'test':>6}"
+    for (dataset, fusion, strategy, own), runs in list(rows.items())[:TABLE_ROWS]:
+        means = []
+        for split in ("val", "test"):
+            found = [run[split] for run in runs if run[split] is not None]
+            means.append(f"{100 * sum(found) / len(found):6.1f}" if found else f"{'nan':>6}")
+        name = f"{dataset[:12]:12} {fusion[:8]:8} {strategy[:18]:18} {own[:16]:16}"
+        yield f"{name} {len(runs):5} {' '.join(means)}"
+    if len(rows) > TABLE_ROWS:
+        yield f"... and {len(rows) - TABLE_ROWS} more settings"
 
 
 def warn_about_threads(config: DictConfig) -> None:
     workers = config.hydra.launcher.get("n_jobs") or 1
-    threads, cores = config.runtime.threads, available_cores()
-    if workers > 0 and workers * threads > cores:
+    threads, here = config.runtime.threads, cores()
+    if workers > 0 and workers * threads > here:
         print(
-            f"warning: {workers} workers x {threads} threads on {cores} cores slow each other "
+            f"warning: {workers} workers x {threads} threads on {here} cores slow each other "
             "down: lower hydra.launcher.n_jobs or runtime.threads",
             file=sys.stderr,
         )
-
-
-def _plain(text: str) -> None:
-    print(text, flush=True)
 
 
 def _bar(total: int) -> Any:
     """A progress bar on a terminal; None in a log, where plain lines serve."""
     if not sys.stdout.isatty():
         return None
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    bar = Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar.add_task("runs", total=total)
+    bar = Progress(BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
+    bar.add_task("", total=total)
     bar.start()
     return bar
 
 
-def count_jobs(config: DictConfig) -> int:
-    """How many jobs Hydra's basic sweeper will make of this multirun."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
+def axes(config: DictConfig) -> dict[str, int]:
+    """Override -> how many values it has in this multirun. Their product is the number of jobs."""
     params = config.hydra.sweeper.get("params") or {}
     texts = [f"{k}={v}" for k, v in params.items()] + list(config.hydra.overrides.task)
-    parsed = OverridesParser.create().parse_overrides(texts)
-    return sum(len(batch) for batch in BasicSweeper.split_arguments(parsed, None))
+    hydra = GlobalHydra.instance()
+    loader = hydra.config_loader() if hydra.is_initialized() else None  # for glob(*)
+    sizes = {}
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(texts):
+        many = override.is_sweep_override() and override.is_discrete_sweep()
+        key = override.get_key_element()
+        sizes[key] = len(list(override.sweep_string_iterator())) if many else 1
+    return sizes

@@ -21,7 +21,7 @@ from miles_repro.loop import Fit
 from miles_repro.metrics import gap
 from miles_repro.model import build_model
 from miles_repro.recipe import Recipe, fused
-from miles_repro.records import RunRecord
+from miles_repro.records import SCHEMA, RunRecord
 from miles_repro.strategy import Strategy
 from miles_repro.tasks import build_task
 
@@ -103,7 +103,7 @@ class Training:
             self.record.save_predictions({k: v.cpu().numpy() for k, v in predictions.items()})
         strong, weak = config.dataset.strong, config.dataset.weak
         summary = {
-            "schema": 2,
+            "schema": SCHEMA,
             "status": "diverged" if fit.diverged else "done",
             **self.header,
             "stand_in": self.stand_in,

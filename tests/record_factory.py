@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 # Test accuracy of fused / strong head / weak head, near what small encoders reach on digits.
@@ -177,6 +178,13 @@ def record(
 
 def _heads(scores: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: dict(scores[name]) for name in names}
+
+
+def record_of(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A finished run as it would lie in this run folder."""
+    dataset, fusion, strategy, run_id = folder.parts[-4:]
+    values = {"level": LEVELS["vanilla"], "run_id": run_id, **changes}
+    return record(strategy, dataset=dataset, fusion=fusion, **values)
 
 
 def population(

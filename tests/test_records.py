@@ -7,6 +7,7 @@ import json
 import math
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,14 +16,27 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from record_factory import record_of
 
 from miles_repro import records
 from miles_repro.errors import UserError
-from miles_repro.records import RunRecord, load_rows, read_summary, run_folders, status_of
+from miles_repro.records import (
+    Ignored,
+    RunRecord,
+    check_name,
+    disk,
+    last_error,
+    load_rows,
+    load_summaries,
+    read_summary,
+    run_folders,
+    status_of,
+    tell,
+)
 
-DONE = {"status": "done", "run_id": "a"}
 HOLDER = """
 import sys, time
 from pathlib import Path
@@ -120,17 +134,83 @@ def test_states(folder: Path) -> None:
     assert status_of(folder) == "unfinished"
     assert record.fail("it broke") == folder / "error.txt"
     assert status_of(folder) == "failed"
-    record.finish(DONE)
+    record.finish(record_of(folder))
     assert status_of(folder) == "done"
     assert not (folder / "error.txt").exists()
 
 
-@pytest.mark.parametrize("text", ["", '{"status": "done"', '{"status": "running"}', "[1]"])
-def test_a_damaged_summary_is_no_result(folder: Path, text: str) -> None:
+OTHER: dict[str, bytes] = {
+    "empty": b"",
+    "cut short": b'{"status": "done"',
+    "a list": b"[1]",
+    "bytes": b"\xff\xfe{}",
+    "too deep": b"[" * 100_000,
+    "nothing in it": b'{"status": "done"}',
+}
+CHANGED: dict[str, dict[str, Any]] = {
+    "another status": {"status": "running"},
+    "a trial that is text": {"trial": "1"},
+    "a trial that is true": {"trial": True},
+    "a seed below 0": {"seed": -1},
+    "a budget that leads elsewhere": {"budget": "../../x"},
+    "a budget with markup": {"budget": "<script>"},
+    "a modality with markup": {"modalities": ["<img src=x>", "audio"]},
+    "scores of no modality": {"test": {"fused": {"loss": 0.1, "metric": 0.2}, "smell": {}}},
+    "no fused scores": {"val": {}},
+    "a metric that is text": {"test": {"fused": {"loss": 0.1, "metric": "0.9"}}},
+    "a configuration without sections": {"config": {}},
+    "a label with markup": {"label": "<b>best</b>"},
+    "a long name": {"metric": "m" * 65},
+    "a newer version": {"schema": 3},
+    "another place": {"run_id": "other"},
+    "a best epoch after the last": {"best_epoch": 11},
+}
+
+
+@pytest.mark.parametrize("what", [*OTHER, *CHANGED])
+def test_a_summary_that_cannot_be_used_is_no_result_and_is_named(folder: Path, what: str) -> None:
     RunRecord(folder).write_config({})
-    (folder / "summary.json").write_text(text)
-    assert read_summary(folder) is None
+    content = OTHER.get(what, json.dumps(record_of(folder, **CHANGED.get(what, {}))).encode())
+    (folder / "summary.json").write_bytes(content)
+    ignored: list[Ignored] = []
+    assert read_summary(folder, ignored) is None
     assert status_of(folder) == "unfinished"
+    assert [item.path for item in ignored] == [folder / "summary.json"]
+    assert len(ignored[0].why) < 200
+    assert "\n" not in ignored[0].why
+    assert tell(ignored) == 1
+
+
+def test_a_record_of_an_older_version_is_named_and_harmless(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunRecord(folder).finish(record_of(folder, schema=1))
+    ignored: list[Ignored] = []
+    assert load_summaries(folder.parents[3], ignored) == []
+    assert tell(ignored) == 0
+    assert "is of an older version (schema 1)" in capsys.readouterr().err
+
+
+def test_a_summary_of_every_kind_of_run_is_read_as_it_was_written(tmp_path: Path) -> None:
+    nan = {"loss": None, "metric": None}
+    three = {"modalities": ["image", "audio", "text"], "strong": None, "weak": None, "gap": None}
+    for i, changes in enumerate(
+        ({}, {"status": "diverged", "test": {"fused": nan}}, three, {"unknown_later": [1, {}]})
+    ):
+        folder = tmp_path / "own_data-2.0" / "gated" / "miles" / f"{i:012x}"
+        written = record_of(folder, **changes)
+        RunRecord(folder).finish(written)
+        assert read_summary(folder) == written
+
+
+NO_NAMES = ["", ".", "..", "a/b", "/x", "a b", "<b>", "é", "x" * 65, "a\n", None, 1]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_names_that_no_folder_may_have(name: Any) -> None:
+    with pytest.raises(UserError, match=r"fusion\.name=.*: a name has 1 to 64 letters"):
+        check_name(name, "fusion.name")
+    assert check_name("smnist_mini-2.0+x", "dataset.name") == "smnist_mini-2.0+x"
 
 
 def test_a_row_cut_short_is_left_out(folder: Path) -> None:
@@ -144,20 +224,109 @@ def test_a_row_cut_short_is_left_out(folder: Path) -> None:
     assert (folder / "metrics.jsonl").read_text().count("\n") == 2
 
 
-@pytest.mark.parametrize("keep", [0, 10, 400])
-def test_a_truncated_state_starts_the_run_again(
-    folder: Path, keep: int, capsys: pytest.CaptureFixture[str]
+def test_a_damaged_state_starts_the_run_again(
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Cut short, and any one bit turned round."""
     record = RunRecord(folder)
     assert record.load_state() is None
-    record.save_state({"x": torch.arange(100)})
-    state = record.load_state()
-    assert state is not None
-    assert torch.equal(state["x"], torch.arange(100))
+    whole = {"x": torch.arange(100), "epoch": 3}
     path = folder / "last.pt"
-    path.write_bytes(path.read_bytes()[:keep])
+    draw = random.Random(3)
+    for keep in (0, 10, 400, *[None] * 60):
+        record.save_state(whole)
+        state = RunRecord(folder).load_state()
+        assert state is not None
+        assert torch.equal(state["x"], whole["x"])
+        data = bytearray(path.read_bytes())[:keep]
+        if keep is None:
+            data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        path.write_bytes(data)
+        assert RunRecord(folder).load_state() is None
+        assert "last.pt is damaged" in capsys.readouterr().out
+        assert not path.exists()
+
+
+def test_a_state_without_its_checksum_is_not_trusted(folder: Path) -> None:
+    record = RunRecord(folder)
+    record.save_state({"epoch": 1})
+    (folder / "last.sha256").unlink()
     assert record.load_state() is None
-    assert "last.pt is damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("at", ["last.sha256", "last.pt"])
+def test_a_kill_between_checksum_and_state_leaves_a_state_to_resume_from(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    record = RunRecord(folder)
+    for epoch in (1, 2):
+        record.save_state({"epoch": epoch})
+    original = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if target.name == at:
+            raise KeyboardInterrupt
+        return original(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            record.save_state({"epoch": 3})
+    after = RunRecord(folder)
+    assert after.load_state() == {"epoch": 2}
+    after.save_state({"epoch": 3})
+    assert RunRecord(folder).load_state() == {"epoch": 3}
+
+
+def test_a_state_that_does_not_fit_is_forgotten_with_a_warning(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = RunRecord(folder)
+    record.save_state({"epoch": 1})
+    record.discard_state("has another shape")
+    assert "last.pt has another shape; this run starts again" in capsys.readouterr().out
+    assert list(folder.iterdir()) == []
+
+
+harmed: list[int] = []
+
+
+class Harm:
+    """Pickled, code that runs when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return harmed.append, (1,)
+
+
+def test_what_is_kept_beside_the_summary(folder: Path) -> None:
+    record = RunRecord(folder)
+    with pytest.raises(UserError, match="train the run with keep=weights"):
+        record.load_weights()
+    record.save_weights({"w": torch.arange(3.0)})
+    record.save_predictions({"fused": np.eye(2, dtype=np.float32), "rows": np.arange(2)})
+    assert torch.equal(record.load_weights()["w"], torch.arange(3.0))
+    assert np.array_equal(record.load_predictions()["fused"], np.eye(2))
+    torch.save({"w": Harm()}, folder / "weights.pt")
+    np.savez(folder / "predictions.npz", fused=np.array([Harm()], dtype=object))
+    for load in (record.load_weights, record.load_predictions):
+        with pytest.raises(UserError, match="is damaged"):
+            load()
+    assert harmed == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """No lock of another kind takes its place: it would stay after a kill."""
+
+    def flock(descriptor: int, kind: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(disk.fcntl, "flock", flock)
+    with pytest.raises(UserError, match="has no file locks"), RunRecord(folder).lease():
+        raise AssertionError
+    assert status_of(folder) == "unfinished"
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_was_there(
@@ -165,15 +334,15 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(
 ) -> None:
     record = RunRecord(folder)
     record.save_state({"epoch": 1})
-    record.finish(DONE)
+    record.finish(record_of(folder))
 
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=r"summary\.json: the disk is full: free some space"):
-        record.finish({"status": "done", "run_id": "b"})
-    assert read_summary(folder) == DONE
+        record.finish(record_of(folder, seed=1))
+    assert read_summary(folder) == record_of(folder)
     assert sorted(p.name for p in folder.iterdir()) == ["summary.json"]
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(UserError, match=r"last\.pt: the disk is full"):
@@ -201,8 +370,8 @@ def test_a_full_disk_keeps_the_last_whole_state(
         patch.setattr(torch, "save", cut_short)
         with pytest.raises(UserError, match="finished runs are kept"):
             record.save_state({"epoch": 2})
-    assert record.load_state() == {"epoch": 1}
-    assert [p.name for p in folder.iterdir()] == ["last.pt"]
+    assert RunRecord(folder).load_state() == {"epoch": 1}
+    assert sorted(p.name for p in folder.iterdir()) == ["last.pt", "last.sha256"]
 
 
 def test_a_failure_that_cannot_be_kept_is_no_second_failure(folder: Path) -> None:
@@ -242,14 +411,75 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_starts(tmp_p
 
 
 def test_folders_come_in_a_fixed_order_and_hidden_ones_do_not(tmp_path: Path) -> None:
-    for name in ("b/concat/miles/2", "b/concat/miles/1", "a/sum/ogm/3", ".sweeps/x"):
+    for name in ("b/concat/miles/2", "b/concat/miles/1", "a/sum/ogm/3", ".sweeps/x/y/z"):
         RunRecord(tmp_path / name).write_config({})
     found = [str(p.relative_to(tmp_path)) for p in run_folders(tmp_path)]
     assert found == ["a/sum/ogm/3", "b/concat/miles/1", "b/concat/miles/2"]
+    assert [p.name for p in run_folders(tmp_path / "b/concat/miles", depth=1)] == ["1", "2"]
     assert list(run_folders(tmp_path / "absent")) == []
 
 
+def test_strays_and_damage_hide_no_run_and_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = tmp_path / "d" / "concat" / "miles"
+    for i in range(3):
+        RunRecord(cell / str(i)).finish(record_of(cell / str(i)))
+    (tmp_path / "error.txt").write_text("")
+    (tmp_path / "d" / "config.json").write_text("{}")
+    (tmp_path / "d" / "concat" / "summary.json").write_text("{}")
+    (tmp_path / "d" / "loop").symlink_to("loop")
+    (tmp_path / "d" / "round").symlink_to(tmp_path / "d")
+    (tmp_path / "d" / "<b>").mkdir()
+    (tmp_path / "d" / os.fsdecode(b"\xff\xfe")).mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (cell / "empty").mkdir()
+    (cell / "pipe").mkdir()
+    os.mkfifo(cell / "pipe" / "summary.json")
+    ignored: list[Ignored] = []
+    assert [s["run_id"] for s in load_summaries(tmp_path, ignored)] == ["0", "1", "2"]
+    harmless = {i.path.name for i in ignored if i.harmless}
+    assert {"error.txt", "config.json", "summary.json", "fifo"} <= harmless
+    bad = [i for i in ignored if not i.harmless]
+    assert {"loop", "<b>", os.fsdecode(b"\xff\xfe")} <= {i.path.name for i in bad}
+    assert any(i.path == cell / "pipe" / "summary.json" and "ordinary" in i.why for i in bad)
+    assert tell(ignored) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert "more like this" in lines[1]
+
+
+def test_a_folder_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/c/s/1", "b/c/s/2"):
+        RunRecord(tmp_path / name).finish(record_of(tmp_path / name, level=(0.5, 0.5, 0.5)))
+    original = os.scandir
+
+    def scandir(path: Path) -> Any:
+        if Path(path) == tmp_path / "a":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    ignored: list[Ignored] = []
+    assert [s["run_id"] for s in load_summaries(tmp_path, ignored)] == ["2"]
+    assert ignored == [Ignored(tmp_path / "a", "cannot be read: Permission denied")]
+
+
+def test_rows_and_errors_of_any_bytes(folder: Path) -> None:
+    RunRecord(folder).write_config({})
+    assert load_rows(folder) == []
+    assert last_error(folder) == "no message"
+    (folder / "metrics.jsonl").write_bytes(b'{"epoch": 1}\n{"epoch": 2, "val": 3}\n')
+    assert load_rows(folder) == [{"epoch": 1}]
+    (folder / "metrics.jsonl").write_bytes(b'\xff\xfe{"epoch": 1}\n')
+    assert load_rows(folder) == []
+    (folder / "error.txt").write_bytes(b"Traceback\n\x1b[31mbad \xff\n")
+    assert last_error(folder) == "?[31mbad \ufffd"
+
+
 def test_json_holds_no_nan(folder: Path) -> None:
-    RunRecord(folder).finish({**DONE, "val": {"loss": math.inf, "rows": [math.nan, 1.0]}})
+    RunRecord(folder).finish({"val": {"loss": math.inf, "rows": [math.nan, 1.0]}})
     text = (folder / "summary.json").read_text()
     assert json.loads(text)["val"] == {"loss": None, "rows": [None, 1.0]}

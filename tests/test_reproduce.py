@@ -11,9 +11,9 @@ import pytest
 from commands import REPO, cpu_seconds_of_children, environment, finish, reproduce
 from record_factory import population, record
 
+from miles_repro.machine import cores
 from miles_repro.protocol import overview
 from miles_repro.records import RunRecord, load_summaries
-from miles_repro.sweep import available_cores
 
 
 def status_in_a_new_process(runs: Path) -> tuple[float, str]:
@@ -34,8 +34,6 @@ def status_in_a_new_process(runs: Path) -> tuple[float, str]:
 
 
 def test_status_of_6000_runs_is_quick_and_light(tmp_path: Path) -> None:
-    summary = record()
-    text = json.dumps(summary, indent=1)
     config = json.dumps({"budget": {"name": "mini"}})
     for i in range(6000):
         folder = tmp_path / "tiny" / ("concat", "sum")[i % 2] / f"strategy{i % 15}" / f"{i:012x}"
@@ -45,7 +43,7 @@ def test_status_of_6000_runs_is_quick_and_light(tmp_path: Path) -> None:
         if i % 100 == 1:
             (folder / "error.txt").write_text("Traceback\nValueError: bad luck\n")
         elif i % 100 != 2:
-            (folder / "summary.json").write_text(text)
+            (folder / "summary.json").write_text(json.dumps(record_of(folder), indent=1))
     with RunRecord(tmp_path / "tiny" / "concat" / "strategy2" / f"{2:012x}").lease():
         seconds, out = status_in_a_new_process(tmp_path)
     assert seconds < 5, f"{seconds:.1f} s"
@@ -181,8 +179,8 @@ def test_the_command_until_decided(tiny_data: Path, tmp_path: Path) -> None:
 
 
 def test_local_workers_times_threads_are_the_cores() -> None:
-    cores = available_cores()
-    pairs = [(1, cores), (cores, 1), (10 * cores, 1)]
+    here = cores()
+    pairs = [(1, here), (here, 1), (10 * here, 1)]
     code = f"""
 import train
 from hydra import compose, initialize_config_dir

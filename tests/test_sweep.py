@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator
+import math
+import signal
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from commands import finish, train, trained
+from commands import REPO, finish, train, trained
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from rich.console import Console
 from support import settings
 
-from miles_repro import sweep
+from miles_repro import job, sweep
+from miles_repro.errors import UserError
 from miles_repro.records import RunRecord, load_summaries
+from miles_repro.sweep import Launch
 
 
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    yield
-    sweep.failures.clear()
-    sweep.elsewhere.clear()
-    sweep._following.clear()
-
-
-def follow(folder: Path, jobs: int) -> sweep.Follower:
+def follow(launch: Launch, folder: Path, **axes: str) -> sweep.Follower:
     config = {
-        "runtime": {"threads": 1},
+        "runtime": {"threads": 1, "runs_dir": "results/runs"},
         "hydra": {
             "sweep": {"dir": str(folder)},
             "launcher": {},
-            "sweeper": {"params": {"seed": f"range(0,{jobs})"}},
+            "sweeper": {"params": axes},
             "overrides": {"task": []},
         },
     }
-    return sweep.Follower(OmegaConf.create(config))
+    launch.begin(OmegaConf.create(config))
+    assert launch.follower is not None
+    return launch.follower
+
+
+@pytest.fixture
+def launch() -> Launch:
+    return Launch()
 
 
 def entry(job: str, status: str) -> dict[str, Any]:
@@ -42,54 +49,201 @@ def entry(job: str, status: str) -> dict[str, Any]:
 
 
 def test_journals_of_several_processes_are_followed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    follower = follow(tmp_path, 4)
+    follow(launch, tmp_path, seed="range(0,4)")
     for i, status in enumerate(("done", "skipped", "failed", "busy")):
         path = tmp_path / f"journal.node{i % 2}.{i}.jsonl"
         path.write_text(json.dumps(entry(f"job{i}", status)) + "\n")
-    follower.end()
+    launch.end()
     out, err = capsys.readouterr()
     assert "sweep of 4 runs" in out
     assert "1 done, 1 skipped, 1 busy, 1 failed" in out
     assert "error: job2: text of job2" in out
     assert "1 runs are still being trained by another process" in out
     assert err == "failed: job2: text of job2\n"
-    assert sweep.elsewhere == ["job3: text of job3"]
+    assert launch.elsewhere == ["job3: text of job3"]
 
 
 def test_runs_that_never_report_are_a_failure(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    follower = follow(tmp_path, 3)
+    follow(launch, tmp_path, seed="range(0,3)")
     line = json.dumps(entry("job0", "done"))
     (tmp_path / "journal.a.1.jsonl").write_text(f'{line}\n{{"job": "cut sho')
-    follower.end()
+    launch.end()
     assert "2 of 3 runs did not report" in capsys.readouterr().err
-    assert len(sweep.failures) == 1
+    assert len(launch.failures) == 1
+
+
+def test_lines_and_table_say_what_differs_between_runs(
+    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs that share data set, fusion, strategy, trial and seed; one value is not finite."""
+    follow(launch, tmp_path, **{"strategy.tau": "0.1,0.2", "seed": "0,1", "epochs": "5"})
+    with (tmp_path / "journal.a.1.jsonl").open("w") as file:
+        for tau in ("0.1", "0.2"):
+            for seed in range(2):
+                one = entry(f"tiny sum miles trial=0 seed={seed}", "done")
+                one["overrides"] = [f"strategy.tau={tau}", f"seed={seed}", "epochs=5"]
+                one |= {"cell": ["tiny", "sum", "miles"], "val": 0.5 + seed / 10, "test": None}
+                one["notes"] = ["note [bold]"]
+                file.write(json.dumps(one) + "\n")
+    launch.end()
+    out = capsys.readouterr().out
+    assert "tiny sum miles trial=0 seed=1 strategy.tau=0.2: text" in out
+    assert "epochs=5" not in out
+    assert out.count("note [bold]\n") == 1
+    rows = [line.split() for line in out.splitlines() if line.startswith("tiny ")]
+    assert rows == [
+        ["tiny", "sum", "miles", f"strategy.tau={tau}", "2", "55.0", "nan"] for tau in (0.1, 0.2)
+    ]
+    assert "next: python scripts/reproduce.py tables\n" in out
+    assert max(map(len, sweep.table({("d" * 40,) * 4: [{"val": 1.0, "test": 1.0}] * 2}))) <= 80
 
 
 def test_a_launcher_that_gives_up_ends_the_display(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not sweep.break_off("nothing was on")
-    sweep._following.append(follow(tmp_path, 2))
-    assert sweep.break_off("TerminatedWorkerError: killed")
-    assert "error: the sweep broke off: TerminatedWorkerError: killed" in capsys.readouterr().err
-    assert "2 of 2 runs did not report" in sweep.failures[0]
+    def main() -> None:
+        follow(launch, tmp_path, seed="0,1")
+        raise RuntimeError("worker killed")
+
+    assert launch.run(main) == 2
+    assert launch.follower is None
+    assert "error: the sweep broke off: RuntimeError: worker killed" in capsys.readouterr().err
+    assert "2 of 2 runs did not report" in launch.failures[0]
+    with pytest.raises(RuntimeError, match="a bug"):
+        Launch().run(lambda: (_ for _ in ()).throw(RuntimeError("a bug")).__next__())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted, 1 of 2 runs are not finished: the same command"),
+        (HydraException("no such thing"), 2, "error: no such thing"),
+        (RecursionError("maximum depth"), 2, "error: configuration: a value refers to itself"),
+    ],
+)
+def test_a_sweep_that_ends_early_says_one_line_and_restores_the_terminal(
+    launch: Launch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    words: str,
+) -> None:
+    stopped = []
+
+    def main() -> None:
+        follower = follow(launch, tmp_path, seed="0,1")
+        (tmp_path / "journal.a.1.jsonl").write_text(json.dumps(entry("job0", "done")) + "\n")
+        follower.bar = SimpleNamespace(
+            stop=lambda: stopped.append(1),
+            console=SimpleNamespace(print=lambda *a, **k: None),
+            update=lambda *a, **k: None,
+            task_ids=[0],
+        )
+        raise error
+
+    assert launch.run(main) == code
+    assert stopped == [1]
+    err = capsys.readouterr().err
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_command_as_ctrl_c_does(number: signal.Signals) -> None:
+    code = (
+        "import os, sys, time; from miles_repro.sweep import launch\n"
+        "def main():\n"
+        f"    os.kill(os.getpid(), {int(number)}); time.sleep(30)\n"
+        "sys.exit(launch.run(main))"
+    )
+    done = finish([sys.executable, "-c", code], timeout=60)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "interrupted: the same command continues\n"
+
+
+def test_markup_in_a_message_is_shown_as_it_is(launch: Launch, tmp_path: Path) -> None:
+    follower = follow(launch, tmp_path, seed="0,1")
+    console = Console(file=io.StringIO(), width=40)
+    follower.bar = SimpleNamespace(console=console, stop=lambda: None)
+    follower.over.set()
+    follower._say("[red]no[/red] [/oops] :smile: " + "long " * 20)
+    assert console.file.getvalue() == "[red]no[/red] [/oops] :smile: " + "long " * 20 + "\n"
+
+
+def test_epochs_of_running_jobs_are_known_to_the_launching_process(tmp_path: Path) -> None:
+    heart = job.Heart(tmp_path / "sweep", "tiny sum miles")
+    heart(SimpleNamespace(epochs=4), {"epoch": 1})
+    heart(SimpleNamespace(epochs=4), {"epoch": 2})  # too soon after the first
+    assert list(sweep._beats(tmp_path / "sweep")) == [
+        {"job": "tiny sum miles", "epoch": 1, "epochs": 4}
+    ]
+    heart.path.write_text("{")
+    assert list(sweep._beats(tmp_path / "sweep")) == []
 
 
 def test_the_log_of_a_failure_is_kept_where_its_line_says(
     tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = settings(tiny_data, tmp_path)
-    assert sweep._keep([config], "Traceback\nValueError: x") == ""  # no folder: never begun
+    assert job._keep(config, "Traceback\nValueError: x") == ""  # no folder: never begun
     assert "ValueError: x" in capsys.readouterr().err
     RunRecord(config.run_dir)
-    assert (
-        sweep._keep([config], "Traceback\nValueError: x") == f" (log: {config.run_dir}/error.txt)"
+    log = config.run_dir / "error.txt"
+    assert job._keep(config, "Traceback\nValueError: x\udcff") == f" (log: {log})"
+    assert log.read_text() == "Traceback\nValueError: x\\udcff\n"
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("seed"), TypeError("x"), RecursionError(), OSError(36, "File name too long")]
+)
+def test_what_takes_the_configuration_by_surprise_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def load(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(job.configuration, "load", load)
+    with pytest.raises(UserError, match=r"^configuration: .+$"):
+        job.checked(OmegaConf.create({}), [])
+
+
+def test_two_launches_in_the_same_second_have_folders_of_their_own() -> None:
+    code = (
+        "import os, time; time.strftime = lambda *a: 'now'; os.getpid = lambda: 7\n"
+        "import train; print(os.environ['MILES_SWEEP'])"
     )
-    assert (config.run_dir / "error.txt").read_text() == "Traceback\nValueError: x\n"
+    names = [finish([sys.executable, "-c", code]).stdout for _ in range(2)]
+    assert len(set(names)) == 2
+    assert all(name.startswith("now-7-") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("lr=0.01", "no key 'lr': did you mean optimizer.lr?"),
+        ("strategy.taau=0.1", "no key 'strategy.taau': did you mean strategy.tau"),
+        ("strategi=miles", "no key 'strategi': did you mean strategy"),
+        ("strategy=mile", "no strategy 'mile': did you mean miles"),
+        ("seed=${seed}", "error: "),
+        ("~seed", "error: seed"),
+    ],
+)
+def test_a_mistaken_override_is_one_line_that_names_the_right_key(
+    tmp_path: Path, override: str, words: str
+) -> None:
+    done = finish(
+        [sys.executable, str(REPO / "train.py"), f"runtime.runs_dir={tmp_path}", override]
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    text = done.stdout + done.stderr
+    assert words in text
+    assert "Traceback" not in text
+    assert len(text.splitlines()) <= 2
 
 
 @pytest.mark.parametrize(
@@ -104,7 +258,7 @@ def test_jobs_are_counted_as_hydra_makes_them(
     params: dict[str, str], task: list[str], count: int
 ) -> None:
     node = {"hydra": {"sweeper": {"params": params}, "overrides": {"task": task}}}
-    assert sweep.count_jobs(OmegaConf.create(node)) == count
+    assert math.prod(sweep.axes(OmegaConf.create(node)).values()) == count
 
 
 @pytest.mark.parametrize(("workers", "threads", "warns"), [(1, 1, False), (10**4, 1, True)])

@@ -36,6 +36,16 @@ def row(number: int, epoch: int) -> dict[str, Any]:
     }
 
 
+COSTS = (
+    "wall_s",
+    "cpu_s",
+    "train_samples_per_s",
+    "peak_rss_mb",
+    "peak_gpu_mb",
+    "energy_j",
+)
+
+
 def header(number: int) -> dict[str, Any]:
     return {
         "run_id": f"{number:012x}",
@@ -45,7 +55,11 @@ def header(number: int) -> dict[str, Any]:
         "trial": number,
         "seed": 0,
         "budget": "smoke",
-        "config": {"seed": 0, "strategy": {"name": "miles", "tau": 0.1 * number, "mu": None}},
+        "config": {
+            "seed": 0,
+            "strategy": {"name": "miles", "tau": 0.1 * number, "mu": None},
+            **{key: {} for key in ("dataset", "fusion", "optimizer", "budget")},
+        },
         "command": f"python train.py trial={number}",
     }
 
@@ -54,9 +68,14 @@ def summary(number: int, epochs: int) -> dict[str, Any]:
     last = row(number, epochs)
     scores = {"fused": {"loss": 0.1, "metric": 2 / 3}, "image": {"loss": 0.2, "metric": 0.5}}
     return {
-        "schema": 1,
+        "schema": 2,
         "status": "done",
         **header(number),
+        "pinned": [],
+        "data_fingerprint": "feed",
+        "modalities": ["image", "audio"],
+        "strong": "image",
+        "weak": "audio",
         "metric": "accuracy",
         "epochs": epochs,
         "best_epoch": min(epochs, 3),
@@ -66,7 +85,9 @@ def summary(number: int, epochs: int) -> dict[str, Any]:
         "utilization": {"val": last["utilization"], "test": {"image": 0.1, "delta": None}},
         "missing": {"image": {"zero": {"loss": 0.9, "metric": 0.4}}},
         "noise": {"image": {"0.5": {"loss": 0.8, "metric": 0.45}}},
-        "cost": {"wall_s": 1.5, "peak_gpu_mb": None},
+        "cost": dict.fromkeys(COSTS, 1.5) | {"peak_gpu_mb": None},
+        "environment": {"device": "cpu"},
+        "finished": "2026-01-01T00:00:00Z",
     }
 
 

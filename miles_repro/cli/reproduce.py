@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from miles_repro import places
 from miles_repro.errors import UserError
+from miles_repro.machine import lead, stop_on_signals
 
 if TYPE_CHECKING:
     from miles_repro.protocol.decide import Rule
@@ -39,6 +40,8 @@ LAUNCHERS = ("local", "basic", "slurm", "ray")
 
 def main() -> int:
     args = parser().parse_args()
+    stop_on_signals()
+    lead()
     try:
         return COMMANDS[args.command](args)
     except UserError as error:

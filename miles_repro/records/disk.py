@@ -18,7 +18,7 @@ from miles_repro.errors import UserError
 
 LARGEST_TEXT = 64 * 2**20
 REASONS = {
-    errno.ENOSPC: "the disk is full (space or inodes): free some",
+    errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "the disk quota is used up: free some space",
     errno.EACCES: "permission denied: make it writable or set runtime.runs_dir",
     errno.EROFS: "the file system is read-only: set runtime.runs_dir",

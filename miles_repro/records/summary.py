@@ -146,7 +146,8 @@ def parse_summary(text: bytes | str) -> Summary:
         NotASummary: with a line that says what is wrong.
     """
     try:
-        summary = _summary.validate_json(text)
+        _summary.validate_json(text)
+        summary: Summary = json.loads(text)  # not what pydantic returns: that has another order
     except ValidationError as e:
         raise _explain(e, text) from None
     except RecursionError:
@@ -167,7 +168,7 @@ def _explain(error: ValidationError, text: bytes | str) -> NotASummary:
         return NotASummary("is no whole JSON text")
     try:
         found = json.loads(text)
-        version = found.get("schema", 1) if isinstance(found, dict) else None
+        version = found.get("schema") if isinstance(found, dict) else None
     except (ValueError, RecursionError):
         version = None
     if type(version) is int and version != SCHEMA and found.get("status") == "done":

@@ -19,7 +19,6 @@ from miles_repro.records.disk import (
     to_json,
     write_atomic,
 )
-from miles_repro.records.summary import SCHEMA
 
 if TYPE_CHECKING:
     import numpy as np
@@ -158,9 +157,8 @@ class RunRecord:
             return {name: archive[name] for name in archive.files}
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write ``summary``, in this version's schema: the run is finished."""
-        text = to_json({**summary, "schema": SCHEMA}, indent=1) + "\n"
-        write_atomic(self.folder / SUMMARY, text)
+        """Write the summary: the run is finished."""
+        write_atomic(self.folder / SUMMARY, to_json(summary, indent=1) + "\n")
         for name in (LAST, CHECKSUM, ERROR):
             (self.folder / name).unlink(missing_ok=True)
 
