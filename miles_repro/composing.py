@@ -152,7 +152,7 @@ def _read(overrides: Sequence[str]) -> tuple[tuple[tuple[str, ...], tuple[str, .
         if isinstance(value, dict) and key in groups:
             named |= {f"{key}.{name}" for name in value}
         elif key in groups:
-            chosen[key] = str(value)
+            chosen[str(key)] = str(value)
         elif key == "hydra.searchpath":
             path.append(str(override.input_line))
         elif key.startswith(("strategy.", "optimizer.")):
@@ -176,7 +176,8 @@ def _defaults(choices: tuple[str, ...], searchpath: tuple[str, ...]) -> Raw:
 
 def _teachers(raw: Raw, overrides: Sequence[str]) -> dict[str, Config]:
     """The unimodal runs of this run's seed, one a modality: the best trial on record, else 0."""
-    unimodal = OmegaConf.to_container(compose(["strategy=unimodal"]), resolve=False)["strategy"]  # type: ignore[index,call-overload]
+    found_by_hydra: Any = OmegaConf.to_container(compose(["strategy=unimodal"]), resolve=False)
+    unimodal = found_by_hydra["strategy"]
     kept = [o for o in overrides if not o.lstrip("+~").startswith(("strategy", "fusion"))]
     found = {}
     for m in raw["dataset"]["modalities"]:

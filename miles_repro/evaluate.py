@@ -86,7 +86,7 @@ def fit_probe(task: Task, z: Tensor, y: Tensor) -> nn.Module:
         return loss
 
     with torch.enable_grad():
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        optimizer.step(closure)
     with torch.no_grad():  # for features as they come
         linear.weight.div_(std.clamp(min=1e-6))
         linear.bias.sub_(linear.weight @ mean)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -39,7 +39,8 @@ def check(instance: Any) -> None:
     Raises ValueError naming all that are of another type or out of range.
     """
     wrong = []
-    hints = _hints(type(instance))
+    kind: Hashable = type(instance)
+    hints = _hints(kind)
     for f in dataclasses.fields(instance):
         try:
             value = _typed(getattr(instance, f.name), hints[f.name])
@@ -53,7 +54,7 @@ def check(instance: Any) -> None:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Hashable) -> dict[str, Any]:
     return get_type_hints(kind)
 
 

@@ -41,8 +41,8 @@ def multilabel_f1(
     }
 
 
-def gap(scores: dict[str, dict[str, float]], strong: str, weak: str) -> float | None:
+def gap(scores: dict[str, dict[str, float]], strong: str | None, weak: str | None) -> float | None:
     """The paper's Delta: metric of the strong head minus that of the weak one; may be negative."""
-    if strong not in scores or weak not in scores:
+    if strong is None or weak is None or strong not in scores or weak not in scores:
         return None
     return scores[strong]["metric"] - scores[weak]["metric"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ class Outcome:
 
     status: str
     config: Config
-    summary: dict[str, Any] | None = None
+    summary: Mapping[str, Any] | None = None
     stale: tuple[str, ...] = ()
 
 
@@ -57,11 +57,11 @@ def run(config: Config, command: str, report: Report = lambda config, row: None)
             if m in used
         }
         record.write_config(config.identity())
-        summary = _train(config, strategy, used, record, teachers, command, report)
-    return Outcome("done", config, summary)
+        trained = _train(config, strategy, used, record, teachers, command, report)
+    return Outcome("done", config, trained)
 
 
-def _skipped(config: Config, summary: dict[str, Any]) -> Outcome:
+def _skipped(config: Config, summary: Mapping[str, Any]) -> Outcome:
     from miles_repro import tracking
 
     tracking.repeat(config.tracker, summary, config.run_dir)

@@ -21,40 +21,11 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
-from typing_extensions import TypedDict
 
 from miles_repro.errors import UserError, one_line
-from miles_repro.records import to_json, write_atomic
+from miles_repro.records import Summary, to_json, write_atomic
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}$")]
-"""A name that may become a file name or a heading."""
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f<>]{0,200}$")]
-Count = Annotated[int, Field(ge=0)]
-
-
-class Record(TypedDict):
-    """What every reader of a ``summary.json`` relies on; it holds more."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    schema: Literal[1, 2]
-    status: Literal["done", "diverged"]
-    run_id: Name
-    dataset: Name
-    fusion: Name
-    strategy: Name
-    budget: Name
-    trial: Count
-    seed: Count
-    pinned: list[str]
-    config: dict[str, Any]
-    data_fingerprint: Text
-    modalities: list[Name]
-    metric: Name
-    val: dict[Name, dict[str, float | None]]
-    test: dict[Name, dict[str, float | None]]
-    environment: dict[str, Any]
-    finished: Text
 
 
 class Submission(BaseModel):
@@ -66,7 +37,7 @@ class Submission(BaseModel):
     by: Text
     made: Text
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-    records: Annotated[list[Record], Field(min_length=1)]
+    records: Annotated[list[Summary], Field(min_length=1)]
 
 
 def schema() -> dict[str, Any]:
@@ -88,7 +59,7 @@ def write(path: Path, records: Sequence[Mapping[str, Any]], by: str) -> None:
     write_atomic(path, text)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path) -> list[Summary]:
     """The records of a submission, checked.
 
     Raises:
@@ -105,7 +76,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return list(content["records"])
 
 
-def beside(own: Sequence[dict[str, Any]], paths: Sequence[Path]) -> list[dict[str, Any]]:
+def beside(own: Sequence[Summary], paths: Sequence[Path]) -> list[Summary]:
     """Own records, then those of the submissions; of one run id the first counts."""
     found = {str(record["run_id"]): record for record in own}
     for path in paths:

@@ -17,6 +17,7 @@ from miles_repro.context import Teacher
 from miles_repro.data.reader import Part
 from miles_repro.errors import UserError
 from miles_repro.evaluate import results
+from miles_repro.fusions.concat import Concat
 from miles_repro.loop import Fit
 from miles_repro.metrics import gap
 from miles_repro.model import build_model
@@ -202,6 +203,7 @@ def teacher_from(
         config.seed,
     )
     model.load_state_dict(dict(weights))
+    assert isinstance(model.fusion, Concat)  # what one modality is always kept under
     teacher = Teacher(model.encoders[m], model.fusion.linear, summary["val"]["fused"]["metric"])
     return teacher.to(usable_device(device))
 

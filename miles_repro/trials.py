@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from miles_repro.errors import UserError
-from miles_repro.records import load_summaries
+from miles_repro.records import Summary, load_summaries
 
 SEARCH_SEED = 0
 """The seed of every trial. Winners are judged on other seeds, which had no say in the choice."""
@@ -127,9 +127,7 @@ def best_rates(raw: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _comparable(
-    raw: Mapping[str, Any], cell: tuple[str, str, str], budget: str
-) -> list[dict[str, Any]]:
+def _comparable(raw: Mapping[str, Any], cell: tuple[str, str, str], budget: str) -> list[Summary]:
     """Search runs of a cell that share the asking run's protocol, none with values set by hand.
 
     Raises UserError where the cell has such runs, but all under other protocols.
@@ -172,7 +170,7 @@ def _as_record(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {"config": config.identity(), "data_fingerprint": fingerprint}
 
 
-def _difference(asking: dict[str, Any], other: dict[str, Any]) -> str:
+def _difference(asking: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """Where two runs' protocols differ: the keys, at most four."""
 
     def leaves(value: Any, key: str) -> dict[str, Any]:

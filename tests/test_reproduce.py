@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from commands import REPO, cpu_seconds_of_children, environment, finish, reproduce
-from record_factory import population, record
+from record_factory import population, record, record_of
 
 from miles_repro.machine import cores
 from miles_repro.protocol import overview

@@ -185,7 +185,7 @@ CASES: dict[str, tuple[Spoil, str]] = {
     "open quote": (text(b'label\n"a\n'), "not readable as csv"),
     "a pipe": (pipe, "is not a file"),
     "a folder": (
-        lambda f: ((f / "rows.csv").unlink(), (f / "rows.csv").mkdir()) and None,
+        lambda f: [(f / "rows.csv").unlink(), (f / "rows.csv").mkdir()],
         "is not",
     ),
     "a column that is none": (column("age", "3"), "line 2: age='3' is not the name of a picture"),

@@ -16,10 +16,10 @@ from typing import Any
 from miles_repro.config import Config, build
 from miles_repro.data.manifest import read_manifest
 from miles_repro.errors import UserError
+from miles_repro.machine import duration
 from miles_repro.protocol.jobs import Job
 from miles_repro.protocol.stages import Protocol
 from miles_repro.records import load_rows
-from miles_repro.sweep import duration
 
 TARGET_S = 1.0
 FIT_START_EPOCHS = 30

@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from miles_repro.config import Config, build
-from miles_repro.data.prepared import PreparedData
+from miles_repro.data.reader import PreparedData
 from miles_repro.model import build_model
 
 BACKWARD = 3

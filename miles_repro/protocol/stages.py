@@ -25,7 +25,7 @@ from miles_repro.errors import UserError
 from miles_repro.paper import MUS, TAUS
 from miles_repro.protocol.jobs import Job, Stage
 from miles_repro.protocol.menu import UNIMODAL, expand
-from miles_repro.records import CONFIG, ERROR, LAST, read_summary, status_of
+from miles_repro.records import CONFIG, ERROR, LAST, Summary, read_summary, status_of
 from miles_repro.trials import SEARCH_SEED
 
 OWN_KEYS = ("dataset", "fusion", "strategy", "budget", "trial", "seed")
@@ -76,7 +76,7 @@ class Seen:
     folder: Path | None = None
     why: str = ""
     state: str = "unfinished"
-    summary: dict[str, Any] | None = None
+    summary: Summary | None = None
     begun: int = 0
     saved: int = 0
     failed: int = 0
