@@ -5,7 +5,7 @@ There is no way from here to a test sample: the two parts it reads hold their ow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -118,6 +118,7 @@ class Context:
     generator: torch.Generator = field(default_factory=torch.Generator)
     scaler: torch.amp.GradScaler | None = None
     optimizer: torch.optim.Optimizer | None = None
+    backprop: Callable[[Tensor], object] | None = None  # in a foreign loop: its own backward
 
     @property
     def modalities(self) -> list[str]:
@@ -181,7 +182,7 @@ class Context:
         ``groups``: only to the parameters of these; the graph is then kept.
         """
         if groups is None and self.scaler is None:
-            loss.backward()
+            (self.backprop or Tensor.backward)(loss)
             return
         for p, g in self.grad(loss, groups, retain=groups is not None).items():
             p.grad = g if p.grad is None else p.grad + g

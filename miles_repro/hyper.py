@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
-from collections.abc import Hashable, Mapping
-from functools import cache
+from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 BOUNDS = {
@@ -39,8 +38,7 @@ def check(instance: Any) -> None:
     Raises ValueError naming all that are of another type or out of range.
     """
     wrong = []
-    kind: Hashable = type(instance)
-    hints = _hints(kind)
+    hints = get_type_hints(type(instance))
     for f in dataclasses.fields(instance):
         try:
             value = _typed(getattr(instance, f.name), hints[f.name])
@@ -51,11 +49,6 @@ def check(instance: Any) -> None:
             wrong.append(f"{f.name}={getattr(instance, f.name)!r}: {e}")
     if wrong:
         raise ValueError("; ".join(wrong))
-
-
-@cache
-def _hints(kind: Hashable) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _within(value: Any, bounds: Mapping[str, float]) -> None:

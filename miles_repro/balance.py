@@ -1,0 +1,365 @@
+"""Every balancing strategy in anybody's training loop: ``from miles_repro import balance``.
+
+    b = balance.OGMGE(optimizer, encoders={"image": f, "audio": g}, fusion=h, epochs=30)
+    for epoch in range(1, 31):
+        b.begin(epoch)
+        for x, y in loader:
+            z = b.features({m: encoder(x[m]) for m, encoder in b.encoders.items()}, y)
+            loss = b.loss(z, y)
+            b.backward(loss)
+            b.step()
+        if b.end(val={"fused": accuracy, "image": accuracy_of_image, "audio": accuracy_of_audio}):
+            break
+
+The names are those of the classes in :mod:`miles_repro.strategies`, the keywords their fields. A
+strategy that takes several steps a batch has :meth:`Balancer.train_step` in place of the four lines;
+one that chooses the epoch's samples gives them by :meth:`Balancer.order`. Needs torch alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from miles_repro import strategies
+from miles_repro.context import Batch, Context, Logits, Segment, Teacher
+from miles_repro.factors import RateFactors
+from miles_repro.fusions.base import Fusion
+from miles_repro.fusions.concat import Concat
+from miles_repro.model import Multimodal, Output
+from miles_repro.recipe import Recipe
+from miles_repro.seeding import derive
+from miles_repro.strategy import Strategy
+from miles_repro.tasks import Multiclass, Score, Task
+
+Data = Mapping[str, tuple[Mapping[str, Tensor], Tensor]]
+"""``train`` and ``val`` -> inputs (N, ...) by modality, labels (N,)."""
+
+
+class Balancer:
+    """One strategy around a loop's own modules and optimizer.
+
+    Args:
+        strategy: the strategy; ``balance.<Class>(optimizer, ..., **fields)`` makes it for you.
+        optimizer: any torch optimizer in which every part (encoder, head, fusion) has parameter
+            groups of its own. Its rates stay yours: factors act inside ``optimizer.step()`` only.
+        encoders: modality -> module, input -> feature (B, d_m).
+        fusion: a :class:`miles_repro.fusions.base.Fusion`; an ``nn.Linear`` on the concatenated
+            features; or any module from {modality: feature} to logits (B, C).
+        heads: modality -> unimodal head, for strategies whose loss trains some.
+        epochs: length of the training (several rules are shares of it).
+        task: what the labels mean; default: classes, as many as the fusion gives logits.
+        dims: modality -> d_m, where an encoder has no ``dim`` and the fusion is an ``nn.Linear``.
+        teachers: modality -> :class:`Teacher` or (encoder, head), for strategies that learn from
+            frozen unimodal models.
+        data: ``train`` and ``val`` tensors, for strategies that look at the whole of them.
+        backward: what to call in place of ``loss.backward()``: ``accelerator.backward``.
+        scaler, amp, clip_norm, seed: as in the suite: fp16 scaling, autocast type, gradient clipping,
+            and the seed of the strategy's own random numbers.
+        batch_size: of copies that a strategy trains beside the run (G-Blend).
+
+    Raises:
+        ValueError: parts without parameter groups of their own, or something the strategy needs.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        optimizer: Optimizer,
+        encoders: Mapping[str, nn.Module],
+        fusion: nn.Module,
+        heads: Mapping[str, nn.Module] | None = None,
+        *,
+        epochs: int,
+        task: Task | None = None,
+        dims: Mapping[str, int] | None = None,
+        teachers: Mapping[str, Teacher | tuple[nn.Module, nn.Module]] | None = None,
+        data: Data | None = None,
+        backward: Callable[[Tensor], object] | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+        amp: torch.dtype | None = None,
+        clip_norm: float | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+    ) -> None:
+        self.strategy, self.optimizer, name = strategy, optimizer, type(strategy).__name__
+        if strategy.needs.heads == "trained" and not heads:
+            raise ValueError(f"{name} trains unimodal heads: pass heads={{modality: module}}")
+        if strategy.needs.teachers and not teachers:
+            raise ValueError(f"{name} learns from frozen unimodal models: pass teachers=")
+        most = strategy.needs.max_modalities or len(encoders)
+        if not strategy.needs.min_modalities <= len(encoders) <= most:
+            raise ValueError(f"{name} is not defined for {len(encoders)} modalities")
+        device = next(p.device for e in encoders.values() for p in e.parameters())
+        fused = _fusion(fusion, encoders, dims)
+        task = task or Multiclass(fused.num_classes)
+        if strategy.needs.tasks is not None and task.name not in strategy.needs.tasks:
+            raise ValueError(f"{name} is not defined for {task.name} tasks")
+        recipe = Recipe(
+            lr=float(optimizer.param_groups[0]["lr"]),
+            optimizer=lambda groups: _another(optimizer, groups),
+            batch_size=batch_size,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            clip_norm=clip_norm,
+            amp=amp,
+        )
+        model = Multimodal(encoders, fused, heads if strategy.needs.heads == "trained" else {})
+        self.ctx = Context(model, task, recipe, strategy, _Parts(data, device, name))
+        self.ctx.teachers = {
+            m: t if isinstance(t, Teacher) else Teacher(*t) for m, t in (teachers or {}).items()
+        }
+        self.ctx.optimizer, self.ctx.scaler, self.ctx.backprop = optimizer, scaler, backward
+        if data is not None:
+            self.ctx.rows = torch.arange(len(data["train"][1]))
+        torch.manual_seed(derive(seed, "modules"))
+        own = strategy.modules(self.ctx)
+        model.adopt({group: module.to(device) for group, module in own.items()})
+        for module in own.values():
+            optimizer.add_param_group({"params": list(module.parameters())})
+        strategy.setup(self.ctx)
+        parts = {n: m for n, m in model.parts().items() if any(True for _ in m.parameters())}
+        self._rates = RateFactors(optimizer, parts)
+        if absent := self._rates.check():
+            raise ValueError(f"the optimizer holds no parameters of {', '.join(sorted(absent))}")
+        self._started = self._ordered = False
+        self._batch: Batch | None = None
+        self.output: Output | None = None
+
+    @property
+    def encoders(self) -> Mapping[str, nn.Module]:
+        """The encoders by modality."""
+        return dict(self.ctx.model.encoders.items())
+
+    @property
+    def model(self) -> nn.Module:
+        """Encoders, fusion, heads and the strategy's own modules in one module."""
+        return self.ctx.model
+
+    # --- an epoch ---------------------------------------------------------------------------
+
+    def begin(self, epoch: int) -> None:
+        """Before an epoch's first batch; ``epoch`` counts from 1. Frozen parts go to eval mode."""
+        ctx, strategy = self.ctx, self.strategy
+        if not self._started:
+            strategy.on_fit_start(ctx)
+            self._started = True
+        ctx.epoch, self._ordered = epoch, False
+        ctx.generator.manual_seed(derive(ctx.recipe.seed, "strategy", epoch))
+        strategy.on_epoch_start(ctx)
+        self._rates.factors = {
+            part: strategy.state.lr_factors.get(part, 1.0) for part in self._rates.factors
+        }
+        for part, module in ctx.model.parts().items():
+            frozen = part in strategy.state.frozen
+            module.train(not frozen).requires_grad_(not frozen)
+
+    def order(self, rows: int | Tensor) -> Sequence[Segment]:
+        """The epoch's samples: segments of row numbers, with masks; ``rows``: how many, or which."""
+        self._ordered = True
+        return self.strategy.order(
+            self.ctx, torch.arange(rows) if isinstance(rows, int) else rows
+        )
+
+    def features(
+        self, z: Mapping[str, Tensor], y: Tensor, rows: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Features (B, d_m) as the strategy passes them on; ``rows``: the samples' numbers."""
+        if type(self.strategy).step is not Strategy.step:
+            name = type(self.strategy).__name__
+            raise ValueError(f"{name} takes its own steps: call train_step(x, y) for each batch")
+        self._batch = Batch({}, y, torch.arange(len(y)) if rows is None else rows)
+        return self.strategy.features(self.ctx, self._batch, dict(z))
+
+    def loss(self, z: Mapping[str, Tensor], y: Tensor) -> Tensor:
+        """The scalar to minimise. ``self.output`` then holds the logits."""
+        assert self._batch is not None, "call features first"
+        self.output = self.ctx.model.fuse(dict(z))
+        return self.strategy.loss(self.ctx, self._batch, self.output)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of ``loss``, modulated by the strategy."""
+        assert self._batch is not None and self.output is not None, "call loss first"
+        self.strategy.backward(self.ctx, self._batch, self.output, loss)
+
+    def step(self) -> None:
+        """Clip, take the optimizer's step, clear the gradients."""
+        self.ctx.update()
+
+    def train_step(
+        self,
+        x: Mapping[str, Tensor],
+        y: Tensor,
+        rows: Tensor | None = None,
+        keep: dict[str, Tensor] | None = None,
+        segment: str = "",
+    ) -> Logits:
+        """Everything one batch does, for any strategy. Returns the logits before the step.
+
+        rows, keep, segment: of the batch's samples, as :meth:`order` gives them.
+        """
+        rows = torch.arange(len(y)) if rows is None else rows
+        return self.strategy.step(self.ctx, Batch(dict(x), y, rows, keep, segment))
+
+    def end(
+        self,
+        val: Mapping[str, float | Score],
+        train: Mapping[str, float | Score] | None = None,
+    ) -> bool:
+        """After validation: ``fused`` and each modality -> metric (larger is better) or scores.
+
+        Returns whether the strategy ends the training here.
+        """
+        if type(self.strategy).order is not Strategy.order and not self._ordered:
+            name = type(self.strategy).__name__
+            raise ValueError(f"{name} chooses an epoch's samples: go through order(rows)")
+        self.strategy.on_epoch_end(self.ctx, _scores(train or {}), _scores(val))
+        self.strategy.state.edited = False
+        return self.strategy.state.stop
+
+    @torch.no_grad()
+    def logits(self, x: Mapping[str, Tensor]) -> Logits:
+        """Predictions (B, C) by the strategy's rule: ``fused`` and each modality's own."""
+        return self.ctx.logits(self.ctx.model(x))
+
+    # --- resuming ---------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The strategy's state and own modules; encoders, heads, fusion, optimizer are yours."""
+        return {
+            "strategy": self.strategy.state_dict(),
+            "own": self.ctx.model.own.state_dict(),
+            "rows": self.ctx.rows,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a :meth:`state_dict`."""
+        self.strategy.load_state_dict(state["strategy"])
+        self.ctx.model.own.load_state_dict(state["own"])
+        self.ctx.rows, self._started = state["rows"], True
+
+
+def _another(optimizer: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
+    """An optimizer of the same kind and settings, for other parameters."""
+    kind = type(optimizer)
+    taken = inspect.signature(kind).parameters
+    settings = {k: v for k, v in optimizer.defaults.items() if k in taken}
+    return kind(groups, **settings)
+
+
+def _scores(given: Mapping[str, float | Score]) -> dict[str, Score]:
+    return {
+        k: dict(v) if isinstance(v, Mapping) else {"metric": float(v), "loss": 1 - float(v)}
+        for k, v in given.items()
+    }
+
+
+class _Wrapped(Fusion):
+    """A module from {modality: feature} to logits; unimodal logits: other features zero."""
+
+    def __init__(self, module: nn.Module, num_classes: int) -> None:
+        super().__init__({}, num_classes)
+        self.module = module
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        return self.module(features)
+
+
+def _fusion(
+    fusion: nn.Module, encoders: Mapping[str, nn.Module], dims: Mapping[str, int] | None
+) -> Fusion:
+    if isinstance(fusion, Fusion):
+        return fusion
+    if not isinstance(fusion, nn.Linear):
+        outputs = [m.out_features for m in fusion.modules() if isinstance(m, nn.Linear)]
+        if not outputs:
+            raise ValueError("fusion: give a Fusion, an nn.Linear, or a module that ends in one")
+        return _Wrapped(fusion, outputs[-1])
+    widths = dims or {m: getattr(e, "dim", None) for m, e in encoders.items()}
+    if any(d is None for d in widths.values()) or sum(widths.values()) != fusion.in_features:
+        raise ValueError(
+            f"fusion takes {fusion.in_features} features: say what each modality has of them, "
+            f"dims={{{', '.join(f'{m!r}: ..' for m in encoders)}}}"
+        )
+    joined = Concat({m: widths[m] for m in encoders}, fusion.out_features)
+    joined.linear = fusion
+    return joined
+
+
+class _Parts(Mapping[str, Any]):
+    """The splits given, if any: who asks for another learns what to pass."""
+
+    def __init__(self, data: Data | None, device: torch.device, name: str) -> None:
+        self.found = {k: _Memory(x, y, device) for k, (x, y) in (data or {}).items()}
+        self.name = name
+
+    def __getitem__(self, split: str) -> Any:
+        if split not in self.found:
+            raise ValueError(f"{self.name} looks at the {split} split: pass data={{'{split}': ..}}")
+        return self.found[split]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+
+class _Memory:
+    """A split in memory, read as the suite reads its own."""
+
+    groups: Tensor | None = None
+
+    def __init__(self, x: Mapping[str, Tensor], y: Tensor, device: torch.device) -> None:
+        self.x, self.labels, self.device = dict(x), y.to(device), device
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def within_memory(self, size: int) -> int:
+        return size
+
+    def batch(self, index: Tensor, only: str | None = None) -> tuple[dict[str, Tensor], Tensor]:
+        names = self.x if only is None else (only,)
+        x = {m: self.x[m][index.to(self.x[m].device)].to(self.device) for m in names}
+        return x, self.labels[index.to(self.device)]
+
+    def batches(self, order: Tensor, size: int, only: str | None = None) -> Iterator[Any]:
+        for index in order.split(size):
+            yield self.batch(index, only)
+
+
+def __getattr__(name: str) -> Callable[..., Balancer]:
+    if not name.startswith("_"):
+        for module in pkgutil.iter_modules(strategies.__path__):
+            found = importlib.import_module(f"{strategies.__name__}.{module.name}")
+            kind = getattr(found, name, None)
+            if isinstance(kind, type) and issubclass(kind, Strategy) and kind is not Strategy:
+                return _maker(kind)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _maker(kind: type[Strategy]) -> Callable[..., Balancer]:
+    fields = {f for f in getattr(kind, "__dataclass_fields__", {})}
+
+    def make(
+        optimizer: Optimizer,
+        encoders: Mapping[str, nn.Module],
+        fusion: nn.Module,
+        heads: Mapping[str, nn.Module] | None = None,
+        **given: Any,
+    ) -> Balancer:
+        own = {k: v for k, v in given.items() if k in fields}
+        rest = {k: v for k, v in given.items() if k not in fields}
+        return Balancer(kind(**own), optimizer, encoders, fusion, heads, **rest)
+
+    make.__name__, make.__doc__ = kind.__name__, kind.__doc__
+    return make
