@@ -46,7 +46,13 @@ def undisturbed_protocol(
 
 
 def protocol(data: Path, folder: Path, *strategies: str) -> list[str]:
-    options = [*PROTOCOL, "--results", str(folder / "results"), f"epochs={EPOCHS}"]
+    options = [
+        *PROTOCOL,
+        "--results",
+        str(folder / "results"),
+        f"epochs={EPOCHS}",
+        "budget.seeds=1",
+    ]
     if strategies:
         options[1] = ",".join(strategies)
     return reproduce("run", data, folder / "runs", *options)

@@ -85,6 +85,7 @@ def make_plan(protocol: Protocol, *, measure: bool, rule: Rule | None = None) ->
         stages = [stage for stage in protocol.stages(dataset) if stage.jobs]
         units = list(dict.fromkeys(unit(job) for stage in stages for job in stage.jobs))
         ready = dataset not in plan.unprepared
+        _tell(f"{dataset}: looking for what is done of {sum(len(s.jobs) for s in stages)} runs")
         todo = set(unfinished(protocol.look(job for stage in stages for job in stage.jobs)))
         if ready and (todo or rule):
             plan.refused |= refusals(protocol, units)
