@@ -217,7 +217,7 @@ def _sensitivity(study: Study, number: int, parameter: str, origin: Origin) -> l
         for one in found:
             sizes = sorted({len(cell.runs) for cell in one.cells.values()})
             seeds = "-".join(dict.fromkeys((str(sizes[0]), str(sizes[-1]))))
-            panels[f"ours, {label} ({one.fixed}; n {seeds})"] = [
+            panels[f"ours, {label} ({one.fixed}; n {seeds}, band 95 %)"] = [
                 _track(name, _our_values(study, one, name), study)
                 for name in ("fused", "strong", "weak")
             ]
