@@ -68,9 +68,9 @@ def families(study: Study, fusion: str) -> dict[str, list[Pair]]:
 
 
 def family_label(study: Study, pivot: str, pairs: Sequence[Pair]) -> str:
-    """`strategies minus Vanilla + aux`, `MILES minus the others`"""
+    """`Strategies minus Vanilla + aux`, `MILES minus the others`"""
     label = strategy_label(study, pivot)
-    return f"strategies minus {label}" if pairs[0][1] == pivot else f"{label} minus the others"
+    return f"Strategies minus {label}" if pairs[0][1] == pivot else f"{label} minus the others"
 
 
 def contrasts(
@@ -117,7 +117,7 @@ def measure_label(study: Study, measure: str) -> str:
 def _table(study: Study, fusion: str, measure: str, kind: str, pairs: Sequence[Pair]) -> Table:
     columns = ["difference", "asks", "points [interval]", "verdict", "p", "n"]
     title = (
-        f"{measure_label(study, measure)}, {kind}, {FUSIONS.get(fusion, fusion)}, {place(study)}"
+        f"{kind}: {measure_label(study, measure)}, {FUSIONS.get(fusion, fusion)}, {place(study)}"
     )
     table = Table(title, [("", name) for name in columns], leads=2)
     judged = contrasts(study, fusion, measure, pairs)
