@@ -197,8 +197,8 @@ def population(
             alone = strategy in own
             for fusion in fusions[:1] if alone else fusions:
                 for trial in range(trials):
-                    own = seeds if trial == 0 else ()
-                    for seed in dict.fromkeys([*[0] * (trials > 1), *own]):
+                    rest = seeds if trial == 0 else ()
+                    for seed in dict.fromkeys([*[0] * (trials > 1), *rest]):
                         found.append(
                             record(
                                 own.get(strategy, strategy),
