@@ -205,7 +205,8 @@ def population(
             alone = strategy in own
             for fusion in fusions[:1] if alone else fusions:
                 for trial in range(trials):
-                    for seed in [*[0] * (trials > 1), *(seeds if trial == 0 else ())]:
+                    rest = seeds if trial == 0 else ()
+                    for seed in dict.fromkeys([*[0] * (trials > 1), *rest]):
                         found.append(
                             record(
                                 own.get(strategy, strategy),

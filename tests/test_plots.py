@@ -51,7 +51,8 @@ STEMS = ["dynamics", "curves", "cost", "tau", "ranks"]
 
 
 def test_every_figure_is_drawn(drawn: dict[str, Figure]) -> None:
-    forests = {f"contrasts__{PLACE}__{fusion}" for fusion in ("concat", "sum")}
+    fusions, pivots = ("concat", "sum"), ("miles", "vanilla_aux")
+    forests = {f"contrasts__{PLACE}__{fusion}__{pivot}" for fusion in fusions for pivot in pivots}
     assert set(drawn) == {f"{stem}__{PLACE}" for stem in STEMS} | forests
 
 
@@ -84,17 +85,13 @@ def test_a_forest_has_every_contrast_with_its_interval_and_verdict(
     drawn: dict[str, Figure],
 ) -> None:
     one = studies(population())[0]
-    figure = drawn[f"contrasts__{PLACE}__concat"]
+    figure = drawn[f"contrasts__{PLACE}__concat__miles"]
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles[0] == "fused accuracy"
     assert titles[1:3] == ["image (probe)", "audio (probe)"]
-    judged = {
-        pair: verdict
-        for pairs in families(one, "concat").values()
-        for pair, verdict in contrasts(one, "concat", "fused", pairs).items()
-    }
+    judged = contrasts(one, "concat", "fused", families(one, "concat")["miles"])
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert labels == [" - ".join(one.names[name][1] for name in pair) for pair in judged]
+    assert labels == [one.names[rival][1] for _, rival in judged]
     means = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", "")]
     drawn_means = [float(line.get_xdata()[0]) for line in means if len(line.get_xdata())]  # type: ignore[arg-type, index]
     assert drawn_means == pytest.approx([v.mean for v in judged.values()])

@@ -92,7 +92,10 @@ def test_write_all_is_self_contained(tmp_path: Path) -> None:
     names = {str(path.relative_to(tmp_path)) for path in paths}
     place = "smnist_mini__mini"
     stems = [f"{name}__{place}" for name in ("dynamics", "curves", "cost", "ranks")]
-    figures = [*stems, f"contrasts__{place}__concat"]
+    figures = [
+        *stems,
+        *(f"contrasts__{place}__concat__{name}" for name in ("miles", "vanilla_aux")),
+    ]
     assert {f"figures/{name}{end}" for name in figures for end in (".svg", ".png")} < names
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     # Nothing to fetch and nothing to run: only embedded pictures and links within the page.

@@ -53,8 +53,8 @@ def measures_of(study: Study) -> list[str]:
 
 
 def families(study: Study, fusion: str) -> dict[str, list[Pair]]:
-    """Title -> pairs of one Holm family: every strategy minus the reference (vanilla or the
-    first where that has not run), then MILES minus all others. No pair is in two families."""
+    """Holm families by the strategy in every pair: all strategies minus the reference (vanilla or
+    the first where that has not run), then MILES minus all others. No pair is in two families."""
     ran = strategies(study, fusion)
     known = [name for name in (REFERENCE, "vanilla", *ran) if name in ran]
     if len(ran) < 2:
@@ -64,8 +64,13 @@ def families(study: Study, fusion: str) -> dict[str, list[Pair]]:
     rest = [name for name in ran if name not in (SUBJECT, reference)]
     if SUBJECT in ran and reference != SUBJECT and rest:
         found[SUBJECT] = [(SUBJECT, name) for name in rest]
-    heads = {SUBJECT: "{} minus the others", reference: "strategies minus {}"}
-    return {heads[k].format(strategy_label(study, k)): pairs for k, pairs in found.items()}
+    return found
+
+
+def family_label(study: Study, pivot: str, pairs: Sequence[Pair]) -> str:
+    """`Strategies minus Vanilla + aux`, `MILES minus the others`"""
+    label = strategy_label(study, pivot)
+    return f"Strategies minus {label}" if pairs[0][1] == pivot else f"{label} minus the others"
 
 
 def contrasts(
@@ -93,9 +98,9 @@ def differences(study: Study, fusion: str, measure: str, subject: str, rival: st
 def contrasts_sheet(study: Study, origin: Origin) -> Sheet:
     """One table, which is one Holm family, per fusion, measure and subject."""
     tables = [
-        _table(study, fusion, measure, title, pairs)
+        _table(study, fusion, measure, family_label(study, pivot, pairs), pairs)
         for fusion in study.fusions
-        for title, pairs in families(study, fusion).items()
+        for pivot, pairs in families(study, fusion).items()
         for measure in measures_of(study)
     ]
     name = f"contrasts__{stem(study)}"
@@ -112,7 +117,7 @@ def measure_label(study: Study, measure: str) -> str:
 def _table(study: Study, fusion: str, measure: str, kind: str, pairs: Sequence[Pair]) -> Table:
     columns = ["difference", "asks", "points [interval]", "verdict", "p", "n"]
     title = (
-        f"{measure_label(study, measure)}, {kind}, {FUSIONS.get(fusion, fusion)}, {place(study)}"
+        f"{kind}: {measure_label(study, measure)}, {FUSIONS.get(fusion, fusion)}, {place(study)}"
     )
     table = Table(title, [("", name) for name in columns], leads=2)
     judged = contrasts(study, fusion, measure, pairs)

@@ -17,6 +17,7 @@ from miles_repro.report.contrasts import (
     as_interval,
     contrasts,
     families,
+    family_label,
     measure_label,
     measures_of,
 )
@@ -26,6 +27,7 @@ from miles_repro.report.provenance import Origin
 from miles_repro.report.ranks import rank_groups, ranks
 from miles_repro.selection import Record, Study, setting
 from miles_repro.stats import Interval, Ranks
+from miles_repro.verdicts import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -146,32 +148,38 @@ def _vanilla_lines(study: Study, runs: Mapping[str, Record], rows: Rows) -> list
 
 
 def _forests(study: Study) -> list[Picture]:
-    """Paired differences of each fusion, a panel per measure."""
+    """Paired differences: a figure per fusion and family, a panel per measure."""
     found = []
     for fusion in study.fusions:
-        panels = {}
-        for measure in measures_of(study):
-            rows = [
-                Difference(
-                    " - ".join(strategy_label(study, s) for s in pair), as_interval(v), v.word
+        for pivot, pairs in families(study, fusion).items():
+            judged = {m: contrasts(study, fusion, m, pairs) for m in measures_of(study)}
+            if not all(judged.values()):
+                continue
+            panels = {
+                measure_label(study, m): (
+                    [_difference(study, pivot, *one) for one in v.items()],
+                    margin(m),
                 )
-                for pairs in families(study, fusion).values()
-                for pair, v in contrasts(study, fusion, measure, pairs).items()
-            ]
-            panels[measure_label(study, measure)] = (rows, margin(measure))
-        if not all(rows for rows, _ in panels.values()):
-            continue
-        sizes = sorted({row.found.n for rows, _ in panels.values() for row in rows})
-        title = f"Paired differences: {place(study)}, {FUSIONS.get(fusion, fusion)}"
-        seeds = f"{sizes[0]}" + f" to {sizes[-1]}" * (len(sizes) > 1)
-        footnote = f"n {seeds} paired seeds; bars: 95 % anytime-valid, band: equal; colour: Holm"
-        figure = comparison.forest(panels, title=title, footnote=footnote)
-        caption = (
-            f"{title}: subject - rival over {seeds} paired decision seeds; bars: 95 % anytime-"
-            "valid intervals, uncorrected; coloured where decided (Holm); band: equal."
-        )
-        found.append(Picture(f"contrasts__{stem(study)}__{fusion}", caption, figure))
+                for m, v in judged.items()
+            }
+            sizes = sorted({v.n for verdicts in judged.values() for v in verdicts.values()})
+            seeds = " to ".join(dict.fromkeys((str(sizes[0]), str(sizes[-1]))))
+            kind = family_label(study, pivot, pairs)
+            title = f"{kind}: {place(study)}, {FUSIONS.get(fusion, fusion)}"
+            footnote = f"n {seeds} pairs; bar: 95 % anytime-valid; band: equal; colour: Holm"
+            figure = comparison.forest(panels, title=title, footnote=footnote)
+            caption = (
+                f"{title}. Mean over {seeds} paired decision seeds; bars: 95 % anytime-valid "
+                "intervals, uncorrected; coloured where decided (Holm); band: equal."
+            )
+            name = f"contrasts__{stem(study)}__{fusion}__{pivot}"
+            found.append(Picture(name, caption, figure))
     return found
+
+
+def _difference(study: Study, pivot: str, pair: tuple[str, str], v: Verdict) -> Difference:
+    (other,) = (name for name in pair if name != pivot)
+    return Difference(strategy_label(study, other), as_interval(v), v.word)
 
 
 def _costs(study: Study) -> list[Picture]:
@@ -209,7 +217,7 @@ def _sensitivity(study: Study, number: int, parameter: str, origin: Origin) -> l
         for one in found:
             sizes = sorted({len(cell.runs) for cell in one.cells.values()})
             seeds = "-".join(dict.fromkeys((str(sizes[0]), str(sizes[-1]))))
-            panels[f"ours, {label} ({one.fixed}; n {seeds})"] = [
+            panels[f"ours, {label} ({one.fixed}; n {seeds}, band 95 %)"] = [
                 _track(name, _our_values(study, one, name), study)
                 for name in ("fused", "strong", "weak")
             ]
