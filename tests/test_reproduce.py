@@ -483,7 +483,7 @@ def test_local_workers_times_threads_are_the_cores() -> None:
     cores = available_cores()
     pairs = [(1, cores), (cores, 1), (10 * cores, 1)]
     code = f"""
-import train
+import miles_repro.cli.train
 from hydra import compose, initialize_config_dir
 with initialize_config_dir({str(REPO / "conf")!r}, version_base="1.3"):
     for threads, workers in {pairs}:
