@@ -20,7 +20,8 @@ class MilesCallback(lightning.Callback):
     """
 
     def __init__(self, **options: Any) -> None:
-        self.options, self.miles = options, None
+        self.options = options
+        self.miles: MILES | None = None
         self.restored: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: lightning.Trainer, module: Any) -> None:

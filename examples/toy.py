@@ -17,31 +17,33 @@ def dataset(n: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
     return {m: torch.eye(4)[y] + e for m, e in noise.items()}, y
 
 
-class Network(nn.Module):
-    """An encoder and a head for each modality, and a fusion layer over both features."""
+class Branch(nn.Module):
+    """What belongs to one modality: its encoder and its own head."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.branches = nn.ModuleDict(
-            {
-                m: nn.ModuleDict(
-                    {
-                        "encoder": nn.Sequential(nn.Linear(4, 16), nn.ReLU()),
-                        "head": nn.Linear(16, 4),
-                    }
-                )
-                for m in NOISE
-            }
-        )
+        self.encoder = nn.Sequential(nn.Linear(4, 16), nn.ReLU())
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = self.encoder(x)
+        return z, self.head(z)
+
+
+class Network(nn.Module):
+    """A branch for each modality, and a fusion layer over their features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branches = nn.ModuleDict({m: Branch() for m in NOISE})
         self.fusion = nn.Linear(32, 4)
 
     def forward(self, image: Tensor, audio: Tensor) -> dict[str, Tensor]:
         """Logits (n, 4) of the fused prediction and of each modality's own."""
-        x = {"image": image, "audio": audio}
-        branches = {m: self.branches[m] for m in x}
-        z = {m: b["encoder"](x[m]) for m, b in branches.items()}
-        own = {m: b["head"](z[m]) for m, b in branches.items()}
-        return {"fused": self.fusion(torch.cat(list(z.values()), 1)), **own}
+        z_image, image_logits = self.branches["image"](image)
+        z_audio, audio_logits = self.branches["audio"](audio)
+        fused = self.fusion(torch.cat([z_image, z_audio], 1))
+        return {"fused": fused, "image": image_logits, "audio": audio_logits}
 
     def groups(self) -> list[dict[str, object]]:
         """Parameter groups for an optimizer: one for each modality, and the fusion layer's."""

@@ -61,7 +61,10 @@ class RateFactors:
         self._attach()
 
     def check(self) -> set[str]:
-        """Names without parameters in the optimizer; ValueError where a group mixes names."""
+        """Names without parameters in the optimizer; ValueError where a group mixes names.
+
+        Also gives each group a rate tensor of its own where several share one.
+        """
         present = set()
         for i, group in enumerate(self._chain[-1].param_groups):
             names = dict.fromkeys(self._name_of.get(p) for p in group["params"])
@@ -72,6 +75,7 @@ class RateFactors:
                     "parameter groups of its own"
                 )
             present |= set(names)
+        _unshare(self._chain[-1])
         return set(self.factors) - present
 
     def rates(self) -> list[float]:
@@ -114,15 +118,26 @@ class RateFactors:
         self._inside = self.stepped = True
         for group in self._chain[-1].param_groups:
             factor = self._factor(group)
-            if factor != 1:
-                slowed = group["lr"] * factor
-                self._slowed.append((group, group["lr"], slowed))
+            if factor == 1:
+                continue
+            rate = group["lr"]
+            if isinstance(rate, Tensor):  # in place: a compiled step holds on to the tensor
+                self._slowed.append((group, rate.clone(), rate))
+                rate.mul_(factor)
+            else:
+                slowed = rate * factor
+                self._slowed.append((group, rate, slowed))
                 group["lr"] = slowed
 
     def _restore(self) -> None:
         self._inside = False
-        for group, _, _ in self._slowed:
-            group["lr"] = self._rate(group)  # a rate set inside the step stays
+        for group, rate, slowed in self._slowed:
+            if group["lr"] is not slowed:
+                continue  # a rate set inside the step stays
+            if isinstance(slowed, Tensor):
+                slowed.copy_(rate)
+            else:
+                group["lr"] = rate
         self._slowed.clear()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -157,6 +172,16 @@ def _chain(optimizer: Optimizer) -> list[Optimizer]:
     ]:
         chain.append(inner[0])
     return chain
+
+
+def _unshare(optimizer: Optimizer) -> None:
+    """Give each parameter group a rate tensor of its own, shared neither nor the default."""
+    used = [optimizer.defaults.get("lr")]
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            if any(group["lr"] is other for other in used):
+                group["lr"] = group["lr"].clone()
+            used.append(group["lr"])
 
 
 def _wrap_step(optimizer: Optimizer) -> None:

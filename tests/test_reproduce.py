@@ -182,7 +182,7 @@ def test_local_workers_times_threads_are_the_cores() -> None:
     here = cores()
     pairs = [(1, here), (here, 1), (10 * here, 1)]
     code = f"""
-import train
+import miles_repro.cli.train
 from hydra import compose, initialize_config_dir
 with initialize_config_dir({str(REPO / "conf")!r}, version_base="1.3"):
     for threads, workers in {pairs}:

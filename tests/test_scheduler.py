@@ -152,6 +152,13 @@ def test_rates_may_be_tensors() -> None:
     assert take_step(model, optimizer) == pytest.approx([LR / 2, LR, LR], rel=1e-3)
     assert scheduler.get_last_lr() == pytest.approx([LR / 2, LR, LR])
     assert all(isinstance(g["lr"], torch.Tensor) for g in optimizer.param_groups)
+    rates = [g["lr"] for g in optimizer.param_groups]
+    schedule = lr_scheduler.ExponentialLR(optimizer, 0.5)  # torch writes into the tensors
+    take_step(model, optimizer)
+    schedule.step()
+    assert scheduler.get_last_lr() == pytest.approx([LR / 4, LR / 2, LR / 2])
+    now = [g["lr"] for g in optimizer.param_groups]
+    assert all(a is b for a, b in zip(rates, now, strict=True))
 
 
 def test_metrics_may_be_tensors() -> None:

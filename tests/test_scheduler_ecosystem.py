@@ -76,7 +76,8 @@ def test_timm_lookahead(made: str) -> None:
     optimizer.load_state_dict(copy.deepcopy(saved[0]))
     assert take_step(model, optimizer) == SLOWED
     with pytest.warns(UserWarning, match="that one is detached"):  # wrapped or not: one owner
-        scheduler_of(model, base if made == "on the wrapper" else optimizer).step(**SLOW_AUDIO)
+        other = scheduler_of(model, base if made == "on the wrapper" else optimizer)
+    other.step(**SLOW_AUDIO)
     assert take_step(model, optimizer) == pytest.approx([LR, LR / 2, LR], abs=1e-6)
 
 
