@@ -305,3 +305,13 @@ def test_the_script_is_found_in_the_help(capsys: pytest.CaptureFixture[str]) -> 
     assert "table=<csv or parquet> [arrays=<folder>]" in shown
     assert "<your own>: Your own data" in shown
     assert compose("dataset=tiny").dataset.name == "tiny"
+
+
+def test_numbers_are_read_in_units_of_the_training_spread(own: Path) -> None:
+    write_table(own / "rows.csv", table_of(label=lambda i: 1000 + i * 7.5))
+    assert prepare(own) == 0
+    train, val = (data_of(own, "drawn").part(p, CPU, 64).labels for p in ("train", "val"))
+    assert train.dtype == torch.float32
+    assert float(train.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(train.std(correction=0)) == pytest.approx(1, abs=1e-5)
+    assert abs(float(val.mean())) > 0  # not its own mean: that of the training rows

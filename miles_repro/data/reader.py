@@ -76,9 +76,11 @@ class PreparedData:
         """``train``, ``val`` or ``test``; ``fraction`` keeps the first share of its rows."""
         rows = self.rows[name]
         rows = rows[: max(1, round(fraction * len(rows)))]
-        return Part(
-            self.arrays, self.labels, rows, self.statistics, device, resident_mb, self.groups
-        )
+        labels = self.labels
+        if self.manifest["task"] == "regression":  # in units of the training labels' spread
+            seen = labels[self.rows["train"]].astype(np.float64)
+            labels = ((labels - seen.mean()) / (seen.std() or 1)).astype(np.float32)
+        return Part(self.arrays, labels, rows, self.statistics, device, resident_mb, self.groups)
 
     @cached_property
     def rows(self) -> dict[str, NDArray[np.int64]]:
