@@ -143,7 +143,7 @@ CASES: dict[str, tuple[Spoil, str]] = {
     "five axes": (array("x", np.zeros((N, 1, 1, 1, 1))), "samples of shape (1, 1, 1, 1)"),
     "objects": (
         array("x", np.array([{}] * N, object)),
-        "x.npy cannot be read as an array: holds",
+        "x.npy cannot be read as an array: it holds",
     ),
     "texts": (array("x", np.array([["a"]] * N)), "x.npy: <U1 of shape"),
     "complex": (array("x", np.ones((N, 2), complex)), "x.npy: complex128"),
