@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miles_repro.data.arrays import read_npz
+from miles_repro.data.media import BadFile, inside
 from miles_repro.errors import UserError
 
 # (recordings, images) of the forms a LUMA folder takes, the unprocessed dump first; the name before
@@ -76,10 +77,10 @@ def _recordings(lists: list[Path], root: Path) -> Table:
     test: list[bool] = []
     for side, path in enumerate(lists):
         for line, name, label in _lines(path):
-            file = root / name
-            if not file.resolve().is_relative_to(root.resolve()):
-                raise UserError(f"{path} line {line}: path={name!r} leads out of {root}")
-            paths.append(file)
+            try:
+                paths.append(inside(root, name))
+            except BadFile as bad:
+                raise UserError(f"{path} line {line}: {bad.path}: {bad.reason}") from None
             labels.append(label)
             test.append(side == 1)
     return Table(np.array(labels), np.array(test), sided=len(lists) == 2, paths=paths)

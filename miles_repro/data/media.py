@@ -154,6 +154,16 @@ def _pillow() -> Any:
     return Image
 
 
+def inside(root: Path, name: str) -> Path:
+    """The file ``name`` below ``root``. Raises BadFile where it leads out, by whatever way."""
+    try:
+        if (root / name).resolve().is_relative_to(root.resolve()):
+            return root / name
+    except (OSError, RuntimeError, ValueError):  # a loop of links, no name a file can have
+        raise BadFile(root, f"has no file {name!r}") from None
+    raise BadFile(root, f"{name!r} leads out of it")
+
+
 def check_file(path: Path) -> None:
     """Raises BadFile unless this is an ordinary file with content (not a pipe, not a pointer)."""
     if path.exists() and not path.is_file():  # opening a pipe would wait for ever

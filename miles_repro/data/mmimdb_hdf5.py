@@ -61,10 +61,10 @@ def read_films(
         labels = file["genres"][:][:, columns] > 0
         part_of = _parts(path, file, shape[0], sizes, notes)
         ids = [i.decode() if isinstance(i, bytes) else str(i) for i in file["imdb_ids"][:]]
-        sequences = file["sequences"][:]
+        sequences = [[int(word) for word in plot] for plot in file["sequences"][:]]
     films = []
     for row in sorted(range(len(ids)), key=ids.__getitem__):
-        words = ["unknown" if word == 0 else f"w{word}" for word in sequences[row].tolist()]
+        words = ["unknown" if word == 0 else f"w{word}" for word in sequences[row]]
         known = tuple(np.flatnonzero(labels[row]).tolist())
         if not words:
             leave_out(f"{path}:{ids[row]}", "empty plot")
