@@ -9,23 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_table import N, plain, prepare, write_table
+from own_data import N, own, plain, prepare, write_table
 
 from miles_repro.data import command
 from miles_repro.data.manifest import file_table, fingerprint
 
 Spoil = Callable[[Path], None]
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Path:
-    folder = tmp_path / "own"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    write_table(folder / "rows.csv", plain())
-    np.save(folder / "x.npy", rng.normal(size=(N, 5)).astype(np.float32))
-    np.save(folder / "y.npy", rng.normal(size=(N, 4, 3)))
-    return folder
+__all__ = ["own"]  # a fixture
 
 
 def cell(row: int, column: str, value: str) -> Spoil:
