@@ -46,8 +46,9 @@ $(VENV)/.setup-slow: $(VENV)/.setup
 	@$(PIP) -e '.[dev,ray]'
 	@touch "$@"
 
-data: setup ## Prepare the embedded data set smnist_mini (real written and spoken digits)
+data: setup ## Prepare the embedded data sets: smnist_mini (digits, seen and heard), mfeat (three views)
 	@$(PY) scripts/prepare_data.py dataset=smnist_mini
+	@$(PY) scripts/prepare_data.py dataset=mfeat
 
 demo: data ## Compare the strategies on smnist_mini: table in the terminal and in results/local/
 	$(PY) train.py experiment=demo_unimodal

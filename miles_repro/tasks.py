@@ -1,20 +1,31 @@
-"""A task: its loss, its headline metric and its per-sample confidence, in one object."""
+"""A task: its loss, its headline metric and its per-sample confidence, in one object.
+
+``dataset.task`` names one of those here or holds a node, ``{name: ..., _target_: <module.Class>}``
+with further arguments: a class of one's own needs what ``Task`` declares, no entry in a list.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from miles_repro import metrics
+from miles_repro.config import build
+from miles_repro.errors import UserError
 
 Score = dict[str, float]
 
 
 class Task:
-    """Base of both task kinds. Logits are (B, num_classes) throughout."""
+    """Base of all tasks. Logits are (B, num_classes) throughout.
+
+    ``metric`` names the headline: larger is better and never negative, since MILES compares
+    ratios of it (Eq. 4).
+    """
 
     name: ClassVar[str]
     metric: ClassVar[str]
@@ -23,7 +34,11 @@ class Task:
         self.num_classes = num_classes
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Mean loss over the batch, a scalar."""
+        """Mean loss over the batch, a scalar: the mean of ``losses``."""
+        return self.losses(logits, y).mean()
+
+    def losses(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Loss of each sample, (B,)."""
         raise NotImplementedError
 
     def confidence(self, logits: Tensor, y: Tensor) -> Tensor:
@@ -42,7 +57,10 @@ class Multiclass(Task):
     metric = "accuracy"
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(logits, y)
+        return F.cross_entropy(logits, y)  # the library's own mean: its bits are on record
+
+    def losses(self, logits: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(logits, y, reduction="none")
 
     def confidence(self, logits: Tensor, y: Tensor) -> Tensor:
         return logits.softmax(dim=1).gather(1, y[:, None]).squeeze(1)
@@ -71,6 +89,10 @@ class Multilabel(Task):
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits, y.to(logits.dtype))
 
+    def losses(self, logits: Tensor, y: Tensor) -> Tensor:
+        y = y.to(logits.dtype)
+        return F.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(dim=1)
+
     def confidence(self, logits: Tensor, y: Tensor) -> Tensor:
         p, y = logits.sigmoid(), y.to(logits.dtype)
         return (y * p + (1 - y) * (1 - p)).mean(dim=1)
@@ -81,9 +103,84 @@ class Multilabel(Task):
         return {"loss": float(self.loss(logits, y)), "metric": values[self.metric], **values}
 
 
-def build_task(name: str, num_classes: int, threshold: float = 0.5) -> Task:
-    """``threshold``: probability above which a multilabel task predicts a label."""
-    return Multilabel(num_classes, threshold) if name == "multilabel" else Multiclass(num_classes)
+class Binary(Task):
+    """Yes or no: one logit a sample, binary cross-entropy and accuracy. Labels are 0/1 (B,)."""
+
+    name = "binary"
+    metric = "accuracy"
+
+    def losses(self, logits: Tensor, y: Tensor) -> Tensor:
+        logit = logits[:, 0]
+        return F.binary_cross_entropy_with_logits(logit, y.to(logit.dtype), reduction="none")
+
+    def confidence(self, logits: Tensor, y: Tensor) -> Tensor:
+        return (-self.losses(logits, y)).exp()
+
+    def score(self, logits: Tensor, y: Tensor) -> Score:
+        logits, y = logits.float().cpu(), y.cpu()
+        value = float(((logits[:, 0] > 0) == (y > 0)).float().mean())
+        return {"loss": float(self.loss(logits, y)), "metric": value}
+
+
+class Regression(Task):
+    """One number a sample, (B,) float, standardised on the training rows when it is read.
+
+    The headline is ``fit`` = 1 / (1 + MSE / variance) = 1 / (2 - R^2): in (0, 1], larger is
+    better, one half for predicting the mean, in the order of R^2, which can be negative and so is
+    recorded beside it (with mse and mae) and not used by MILES.
+
+    Args:
+        error: of a sample: ``squared`` or ``absolute``.
+    """
+
+    name = "regression"
+    metric = "fit"
+
+    def __init__(
+        self, num_classes: int = 1, error: Literal["squared", "absolute"] = "squared"
+    ) -> None:
+        super().__init__(num_classes)
+        if num_classes != 1 or error not in ("squared", "absolute"):
+            raise ValueError(
+                f"regression has num_classes=1 and error=squared or absolute, "
+                f"not {num_classes} and {error}"
+            )
+        self.error = error
+
+    def losses(self, logits: Tensor, y: Tensor) -> Tensor:
+        difference = logits[:, 0] - y.to(logits.dtype)
+        return difference.square() if self.error == "squared" else difference.abs()
+
+    def confidence(self, logits: Tensor, y: Tensor) -> Tensor:
+        """exp(-loss): the likelihood of the right answer relative to that of the predicted one."""
+        return (-self.losses(logits, y)).exp()
+
+    def score(self, logits: Tensor, y: Tensor) -> Score:
+        logits, y = logits.float().cpu(), y.cpu()
+        values = metrics.regression(logits[:, 0].numpy(), y.numpy())
+        return {"loss": float(self.loss(logits, y)), "metric": values[self.metric], **values}
+
+
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (Multiclass, Multilabel, Binary, Regression)
+}
+
+
+def build_task(name: str | Mapping[str, Any], num_classes: int, threshold: float = 0.5) -> Task:
+    """The task of a data set.
+
+    Args:
+        name: one of ``TASKS``, or a node with the ``_target_`` of a Task.
+        threshold: probability above which a multilabel task predicts a label.
+
+    Raises:
+        UserError: an unknown name, or a node that cannot be built.
+    """
+    if isinstance(name, Mapping):
+        return build(name, num_classes)
+    if name not in TASKS:
+        raise UserError(f"dataset.task={name}: one of {', '.join(TASKS)}, or a _target_ node")
+    return Multilabel(num_classes, threshold) if name == "multilabel" else TASKS[name](num_classes)
 
 
 def positives_confidence(logits: Tensor, y: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -13,64 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
-from support import REPO, compose
+from own_data import N, data_of, own, plain, prepare, table_of, write_table, written
+from support import REPO
 
 from miles_repro.config import build
 from miles_repro.data import command
-from miles_repro.data.reader import PreparedData
 from miles_repro.encoders.check import check_inputs
 
-N = 60
 CPU = torch.device("cpu")
-Rows = list[dict[str, Any]]
-
-
-def table_of(**columns: Callable[[int], object]) -> Rows:
-    return [{name: make(i) for name, make in columns.items()} for i in range(N)]
-
-
-def plain() -> Rows:
-    split = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
-    return table_of(label=lambda i: "abc"[i % 3], split=lambda i: split[i // 3 % 10])
-
-
-def write_table(path: Path, rows: Rows, encoding: str = "utf-8") -> None:
-    with path.open("w", newline="", encoding=encoding) as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Path:
-    """A folder with rows.csv (three classes, given split), x.npy (N, 5) and y.npy (N, 4, 3)."""
-    folder = tmp_path / "own"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    write_table(folder / "rows.csv", plain())
-    np.save(folder / "x.npy", rng.normal(size=(N, 5)).astype(np.float32))
-    np.save(folder / "y.npy", rng.normal(size=(N, 4, 3)))
-    return folder
-
-
-def prepare(folder: Path, *options: str, table: str = "rows.csv") -> int:
-    root = folder.parent
-    places = [f"out={root / 'data'}", f"conf_dir={root / 'conf'}"]
-    return command.main(["dataset=mine", f"table={folder / table}", *places, *options])
-
-
-def written(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Manifest and configuration."""
-    manifest = json.loads((folder.parent / "data/mine/manifest.json").read_text())
-    return manifest, yaml.safe_load((folder.parent / "conf/dataset/mine.yaml").read_text())
-
-
-def data_of(folder: Path, scheme: str = "given", **options: Any) -> PreparedData:
-    manifest, _ = written(folder)
-    return PreparedData(
-        folder.parent / "data/mine", scheme, list(manifest["modalities"]), **options
-    )
+__all__ = ["own"]  # a fixture
 
 
 def test_arrays_and_a_table_become_a_prepared_set(
@@ -304,4 +254,13 @@ def test_the_script_is_found_in_the_help(capsys: pytest.CaptureFixture[str]) -> 
     shown = capsys.readouterr().out
     assert "table=<csv or parquet> [arrays=<folder>]" in shown
     assert "<your own>: Your own data" in shown
-    assert compose("dataset=tiny").dataset.name == "tiny"
+
+
+def test_numbers_are_read_in_units_of_the_training_spread(own: Path) -> None:
+    write_table(own / "rows.csv", table_of(label=lambda i: 1000 + i * 7.5))
+    assert prepare(own) == 0
+    train, val = (data_of(own, "drawn").part(p, CPU, 64).labels for p in ("train", "val"))
+    assert train.dtype == torch.float32
+    assert float(train.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(train.std(correction=0)) == pytest.approx(1, abs=1e-5)
+    assert abs(float(val.mean())) > 0  # not its own mean: that of the training rows

@@ -1,4 +1,4 @@
-"""The two kinds of task, beside torch and scikit-learn."""
+"""Every kind of task, beside torch and scikit-learn."""
 
 from __future__ import annotations
 
@@ -11,9 +11,18 @@ import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from torch import Tensor
 
+from miles_repro.errors import UserError
 from miles_repro.model import Output
 from miles_repro.strategy import joint_weights, weighted_loss
-from miles_repro.tasks import Multiclass, Multilabel, build_task, positives_confidence
+from miles_repro.tasks import (
+    TASKS,
+    Multiclass,
+    Multilabel,
+    Regression,
+    Task,
+    build_task,
+    positives_confidence,
+)
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = 2 * torch.randn(50, 5, generator=GENERATOR)
@@ -121,3 +130,83 @@ def test_scores_are_plain_floats_also_from_half_precision(kind: str) -> None:
     diverged = task.score(torch.full_like(LOGITS, math.nan), y)
     assert math.isnan(diverged["loss"])
     assert np.isfinite(diverged["metric"])
+
+
+def batch_of(name: str, n: int = 40) -> tuple[Task, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    width = {"multiclass": 5, "multilabel": 5}.get(name, 1)
+    labels = {
+        "multiclass": torch.randint(0, 5, (n,)),
+        "multilabel": torch.randint(0, 2, (n, 5)).byte(),
+        "binary": torch.randint(0, 2, (n,)),
+        "regression": torch.randn(n),
+    }
+    return build_task(name, width), torch.randn(n, width), labels[name]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_gives_a_loss_and_a_confidence_a_sample(name: str) -> None:
+    task, logits, y = batch_of(name)
+    losses, confidence = task.losses(logits, y), task.confidence(logits, y)
+    assert losses.shape == confidence.shape == (40,)
+    torch.testing.assert_close(losses.mean(), task.loss(logits, y))
+    for row in (0, 7):  # a sample's loss is its own
+        one = slice(row, row + 1)
+        torch.testing.assert_close(task.loss(logits[one], y[one]), losses[row])
+    assert ((confidence > 0) & (confidence <= 1)).all()
+    score = task.score(logits, y)
+    assert score["loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
+    assert 0 <= score["metric"] <= 1
+
+
+def test_the_means_on_record_keep_their_bits() -> None:
+    _, logits, y = batch_of("multiclass")
+    assert torch.equal(Multiclass(5).loss(logits, y), F.cross_entropy(logits, y))
+    _, logits, y = batch_of("multilabel")
+    expected = F.binary_cross_entropy_with_logits(logits, y.float())
+    assert torch.equal(Multilabel(5).loss(logits, y), expected)
+
+
+def test_binary_is_two_classes_with_one_logit() -> None:
+    task, logits, y = batch_of("binary")
+    two = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    torch.testing.assert_close(task.losses(logits, y), Multiclass(2).losses(two, y))
+    assert task.score(logits, y)["metric"] == pytest.approx(Multiclass(2).score(two, y)["metric"])
+
+
+def test_regression_by_hand_and_against_the_library() -> None:
+    from sklearn.metrics import r2_score
+
+    task, logits, y = batch_of("regression")
+    score = task.score(logits, y)
+    r2 = r2_score(y.numpy(), logits[:, 0].numpy())
+    assert r2 < 0 < score["metric"]  # a bad prediction still has a positive headline
+    assert score["r2"] == pytest.approx(r2, abs=1e-5)
+    assert score["metric"] == pytest.approx(1 / (2 - r2), abs=1e-5)
+    assert task.score(y[:, None], y)["metric"] == 1
+    mean = torch.full((40, 1), float(y.mean()))
+    assert task.score(mean, y)["metric"] == pytest.approx(0.5)
+    absolute = Regression(1, error="absolute")
+    torch.testing.assert_close(absolute.losses(logits, y), (logits[:, 0] - y).abs())
+    with pytest.raises(ValueError, match="num_classes=1"):
+        Regression(2)
+
+
+class Squeezed(Multiclass):
+    """A task of one's own."""
+
+    def __init__(self, num_classes: int, shrink: float) -> None:
+        super().__init__(num_classes)
+        self.shrink = shrink
+
+
+def test_a_task_of_one_s_own_is_a_node() -> None:
+    node = {"name": "squeezed", "_target_": f"{__name__}.Squeezed", "shrink": 0.5}
+    task = build_task(node, 4)
+    assert (type(task).__name__, task.num_classes) == ("Squeezed", 4)
+    absolute = {"_target_": "miles_repro.tasks.Regression", "error": "absolute"}
+    assert isinstance(build_task(absolute, 1), Regression)
+    with pytest.raises(UserError, match=r"dataset\.task=ranking: one of multiclass"):
+        build_task("ranking", 4)
+    with pytest.raises(UserError, match="error=squared or absolute"):
+        build_task({**absolute, "error": "cubed"}, 1)

@@ -66,6 +66,9 @@ def prepare(
         raise UserError("raw=<LUMA folder> is missing: see docs/data.md for what it holds")
     sizes = {"train": train, "val": val, "test": test}
     names = [name.strip() for name in classes.split(",") if name.strip()] or paper_classes()
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"classes={classes}: {', '.join(twice)} more than once")
     if min(sizes.values()) < len(names):
         raise UserError(
             f"train, val and test need at least one pair of each of {len(names)} classes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from miles_repro.data.arrays import read_npz
+from miles_repro.data.media import BadFile, inside
 from miles_repro.errors import UserError
 
 # (recordings, images) of the forms a LUMA folder takes, the unprocessed dump first; the name before
@@ -73,17 +76,33 @@ def _recordings(lists: list[Path], root: Path) -> Table:
     labels: list[str] = []
     test: list[bool] = []
     for side, path in enumerate(lists):
+        for line, name, label in _lines(path):
+            try:
+                paths.append(inside(root, name))
+            except BadFile as bad:
+                raise UserError(f"{path} line {line}: {bad.path}: {bad.reason}") from None
+            labels.append(label)
+            test.append(side == 1)
+    return Table(np.array(labels), np.array(test), sided=len(lists) == 2, paths=paths)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
+    """(line, path, label) of a list of recordings."""
+    line = 1
+    try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
+            rows = csv.DictReader(file, strict=True)
             if not {"path", "label"} <= set(rows.fieldnames or ()):
                 raise UserError(f"{path} needs the columns path and label, has {rows.fieldnames}")
             for row in rows:
+                line = rows.line_num
                 if not row["path"] or not row["label"]:
-                    raise UserError(f"{path} line {rows.line_num}: path or label is empty")
-                paths.append(root / row["path"])
-                labels.append(row["label"])
-                test.append(side == 1)
-    return Table(np.array(labels), np.array(test), sided=len(lists) == 2, paths=paths)
+                    raise UserError(f"{path} line {line}: path or label is empty")
+                yield line, row["path"], row["label"]
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise UserError(
+            f"{path}: not readable as csv in UTF-8 after line {line} ({error})"
+        ) from None
 
 
 def _images(files: list[Path], allow_pickle: bool) -> Table:
@@ -112,11 +131,12 @@ def _read_images(
     path: Path, allow_pickle: bool, skipped: list[tuple[str, str]]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     if path.suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                return data["image"], data["label"]
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path} must hold the arrays image and label ({error})") from None
+        stored, names = read_npz(path, ["image", "label"])
+        if stored.ndim != 4 or names.ndim != 1:
+            raise UserError(
+                f"{path}: image {stored.shape} and label {names.shape} must be (N, 32, 32, 3), (N,)"
+            )
+        return stored, names
     if not allow_pickle:
         how = CONVERT.format(pickle=path, npz=path.with_suffix(".npz"))
         raise UserError(

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
 
+from miles_repro.data.arrays import read_npy, read_npz
 from miles_repro.data.checks import check_parts, check_values
 from miles_repro.errors import UserError
 
@@ -139,6 +141,61 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
+
+
+class _File(BaseModel):
+    sha256: str
+    bytes: int
+
+
+class _Array(BaseModel):
+    shape: list[int]
+    dtype: str
+
+
+class _Scheme(BaseModel):
+    train: int
+    val: int
+    test: int
+
+
+class _Manifest(BaseModel):
+    """What a manifest must hold to be read; it may hold more."""
+
+    version: int
+    task: str
+    classes: list[str]
+    rows: int
+    modalities: dict[Name, _Array]
+    schemes: dict[str, _Scheme] = Field(min_length=1)
+    files: dict[Name, _File]
+    parameters: dict[str, Any]
+    report: dict[str, Any]
+    fingerprint: str
+
+
+def check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Entries of the right types and a fingerprint, part of every run id, that fits the files.
+
+    Raises:
+        UserError: names the first entry that is wrong.
+    """
+    path = folder / "manifest.json"
+    try:
+        _Manifest.model_validate(manifest)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _damaged(path, f"has a wrong entry ({where}: {first['msg'].lower()})") from None
+    named = {f"{m}.npy" for m in ("labels", *manifest["modalities"])}
+    lacking = {*named, "splits.npz", "stats.npz"} - manifest["files"].keys()
+    if lacking:
+        raise _damaged(path, f"does not list {min(lacking)}")
+    if fingerprint(manifest["version"], manifest["files"]) != manifest["fingerprint"]:
+        raise _damaged(path, "has a fingerprint that does not fit its files")
+
+
 def verify(folder: Path) -> dict[str, Any]:
     """Check every count, shape, type and hash of a prepared folder against its manifest.
 
@@ -149,6 +206,7 @@ def verify(folder: Path) -> dict[str, Any]:
         UserError: names the first file that does not agree and how.
     """
     manifest = read_manifest(folder)
+    check_manifest(folder, manifest)
     _check_files(folder, manifest)
     _check_arrays(folder, manifest)
     _check_splits(folder, manifest)
@@ -167,25 +225,18 @@ def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
     for name, entry in recorded.items():
         if found[name]["sha256"] != entry["sha256"]:
             raise _damaged(folder / name, "has another sha256 than the manifest says")
-    check_fingerprint(folder, manifest)
-
-
-def check_fingerprint(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raises UserError where the fingerprint, part of every run id, is not that of the files."""
-    if fingerprint(manifest["version"], manifest["files"]) != manifest["fingerprint"]:
-        raise _damaged(folder / "manifest.json", "has a fingerprint that does not fit its files")
 
 
 def _check_arrays(folder: Path, manifest: Mapping[str, Any]) -> None:
     rows, classes = manifest["rows"], len(manifest["classes"])
     for modality, entry in manifest["modalities"].items():
         path = folder / f"{modality}.npy"
-        array = np.load(path, mmap_mode="r")
+        array = read_npy(path, "r")
         if array.shape != (rows, *entry["shape"]) or array.dtype != np.dtype(entry["dtype"]):
             raise _damaged(path, f"holds {array.dtype} {array.shape}, not what the manifest says")
         check_values(path, array)
     path = folder / "labels.npy"
-    labels = np.load(path)
+    labels = read_npy(path)
     check_values(path, labels)
     if manifest["task"] == "regression":
         if labels.shape != (rows,) or labels.dtype != np.float32:
@@ -200,21 +251,20 @@ def _check_arrays(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 def _check_splits(folder: Path, manifest: Mapping[str, Any]) -> None:
     path = folder / "splits.npz"
-    with np.load(path) as splits:
-        for scheme, counts in manifest["schemes"].items():
-            parts = [splits[f"{scheme}.{part}"] for part in PARTS]
-            sizes = {part: len(rows) for part, rows in zip(PARTS, parts, strict=True)}
-            if sizes != {part: counts[part] for part in PARTS}:
-                raise _damaged(path, f"has {sizes} in scheme {scheme}")
-            together = np.concatenate(parts)
-            if len(np.unique(together)) != len(together):
-                raise _damaged(path, f"uses a row twice in scheme {scheme}")
-            if len(together) and not 0 <= together.min() <= together.max() < manifest["rows"]:
-                raise _damaged(path, f"names a row that does not exist in scheme {scheme}")
-            if "table" in manifest["parameters"]:  # published sets may lack what they lack
-                labels = np.load(folder / "labels.npy")
-                classes = tuple(manifest["classes"])
-                check_parts(path, labels, classes, dict(zip(PARTS, parts, strict=True)))
+    for scheme, counts in manifest["schemes"].items():
+        parts = read_npz(path, [f"{scheme}.{part}" for part in PARTS])
+        sizes = {part: len(rows) for part, rows in zip(PARTS, parts, strict=True)}
+        if sizes != {part: counts[part] for part in PARTS}:
+            raise _damaged(path, f"has {sizes} in scheme {scheme}")
+        together = np.concatenate(parts)
+        if len(np.unique(together)) != len(together):
+            raise _damaged(path, f"uses a row twice in scheme {scheme}")
+        if len(together) and not 0 <= together.min() <= together.max() < manifest["rows"]:
+            raise _damaged(path, f"names a row that does not exist in scheme {scheme}")
+        if "table" in manifest["parameters"]:  # published sets may lack what they lack
+            labels = read_npy(folder / "labels.npy")
+            classes = tuple(manifest["classes"])
+            check_parts(path, labels, classes, dict(zip(PARTS, parts, strict=True)))
 
 
 def _damaged(path: Path, how: str) -> UserError:

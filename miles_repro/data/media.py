@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from miles_repro.data.arrays import DAMAGED
 from miles_repro.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 # what photographs come in; others (EPS) would have Pillow call an interpreter
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
+RATES = (1_000, 1_000_000)  # of recordings, in Hz
 _UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # written by encoders that could not seek back to the header
 _LFS = b"version https://git-lfs"
 
@@ -47,12 +49,14 @@ def read_wav(path: Path, rate: int) -> NDArray[np.float32]:
         raise BadFile(path, f"truncated: {missing:,} bytes of audio are missing")
     try:
         samples, found = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
+    except (soundfile.LibsndfileError, RuntimeError, *DAMAGED) as error:
         raise BadFile(path, f"not readable as audio ({error})") from None
     if not len(samples):
         raise BadFile(path, "holds no audio sample")
     if not np.isfinite(samples).all():
         raise BadFile(path, "holds samples that are NaN or infinite")
+    if not RATES[0] <= found <= RATES[1]:  # resampling from an absurd rate fills the memory
+        raise BadFile(path, f"says its sampling rate is {found:,} Hz")
     mono = samples.mean(axis=1)
     if found != rate:
         from scipy.signal import resample_poly
@@ -72,7 +76,7 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
     try:
         with Image.open(path, formats=FORMATS) as image:
             return square(image, size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (*DAMAGED, struct.error, Image.DecompressionBombError) as error:
         raise BadFile(path, f"not readable as a picture ({error})") from None
 
 
@@ -87,7 +91,7 @@ def image_mode(path: Path) -> str:
     try:
         with Image.open(path, formats=FORMATS) as image:
             return str(image.mode)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (*DAMAGED, struct.error, Image.DecompressionBombError) as error:
         raise BadFile(path, f"not readable as a picture ({error})") from None
 
 
@@ -122,7 +126,7 @@ def read_video_frame(path: Path, size: int, second: float | None) -> NDArray[np.
                 raise BadFile(path, "holds no video stream")
             frame = _pick_frame(container, path, second)
             return square(frame.to_image(), size)
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (av.FFmpegError, *DAMAGED) as error:
         detail = getattr(error, "strerror", None) or error
         raise BadFile(path, f"not readable as a video ({detail})") from None
 
@@ -148,6 +152,16 @@ def _pillow() -> Any:
     except ImportError:
         raise need("pillow") from None
     return Image
+
+
+def inside(root: Path, name: str) -> Path:
+    """The file ``name`` below ``root``. Raises BadFile where it leads out, by whatever way."""
+    try:
+        if (root / name).resolve().is_relative_to(root.resolve()):
+            return root / name
+    except (OSError, RuntimeError, ValueError):  # a loop of links, no name a file can have
+        raise BadFile(root, f"has no file {name!r}") from None
+    raise BadFile(root, f"{name!r} leads out of it")
 
 
 def check_file(path: Path) -> None:

@@ -10,7 +10,8 @@ in the layout of the Fuel library.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from miles_repro.data.media import BadFile, need, square
 from miles_repro.data.mmimdb_raw import PARTS, Film, LeaveOut
-from miles_repro.errors import UserError
+from miles_repro.errors import UserError, one_line
 
 VGG_MEAN = np.array([103.939, 116.779, 123.68]).reshape(3, 1, 1)  # blue, green, red
 _NEEDED = ("images", "sequences", "genres", "imdb_ids")
@@ -46,21 +47,24 @@ def read_films(
     Raises:
         UserError: the file is damaged, or not laid out as described above.
     """
-    with _open(path) as file:
-        missing = [name for name in _NEEDED if name not in file]
+    with _open(path) as file, _laid_out(path):
+        missing = [name for name in _NEEDED if not hasattr(file.get(name), "shape")]
         if missing:
             raise UserError(f"{path} has no dataset {', '.join(missing)}: not multimodal_imdb.hdf5")
         shape = file["images"].shape
         if len(shape) != 4 or shape[1] != _CHANNELS:
             raise UserError(f"{path}: images are {shape}, expected (films, 3, height, width)")
+        short = [name for name in _NEEDED if file[name].shape[:1] != shape[:1]]
+        if short:
+            raise UserError(f"{path}: {short[0]} has {file[short[0]].shape}, images {shape}")
         columns = _genre_columns(path, file["genres"], genres, notes)
         labels = file["genres"][:][:, columns] > 0
         part_of = _parts(path, file, shape[0], sizes, notes)
         ids = [i.decode() if isinstance(i, bytes) else str(i) for i in file["imdb_ids"][:]]
-        sequences = file["sequences"][:]
+        sequences = [[int(word) for word in plot] for plot in file["sequences"][:]]
     films = []
     for row in sorted(range(len(ids)), key=ids.__getitem__):
-        words = ["unknown" if word == 0 else f"w{word}" for word in sequences[row].tolist()]
+        words = ["unknown" if word == 0 else f"w{word}" for word in sequences[row]]
         known = tuple(np.flatnonzero(labels[row]).tolist())
         if not words:
             leave_out(f"{path}:{ids[row]}", "empty plot")
@@ -98,6 +102,17 @@ def read_poster(path: Path, row: int, size: int, shifted: bool) -> NDArray[np.ui
     rgb = (stored + VGG_MEAN)[::-1] if shifted else stored
     pixels = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
     return square(Image.fromarray(pixels.transpose(1, 2, 0)), size)
+
+
+@contextmanager
+def _laid_out(path: Path) -> Iterator[None]:
+    """Turn what another layout raises into a UserError."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:
+        raise UserError(
+            f"{path} is not laid out as multimodal_imdb.hdf5, or damaged ({one_line(error)})"
+        ) from None
 
 
 def _open(path: Path) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from miles_repro.data.media import BadFile, image_mode
+from miles_repro.data.media import BadFile, check_file, image_mode
 from miles_repro.data.words import split_words
 from miles_repro.errors import UserError
 
@@ -77,11 +78,14 @@ def _read_split(path: Path) -> dict[str, str]:
     try:
         split = json.loads(path.read_text(encoding="utf-8"))
         pairs = [(str(i), ours) for theirs, ours in PARTS.items() for i in split[theirs]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path} is not a split (lists of ids under train, dev and test): {error!r}"
         ) from None
     part_of = dict(pairs)
+    strange = next((i for i in part_of if not re.fullmatch(r"\w{1,64}", i)), None)
+    if strange is not None:
+        raise UserError(f"{path}: {strange!r} is not the id of a film")
     if len(part_of) != len(pairs):
         twice = Counter(i for i, _ in pairs).most_common(1)[0][0]
         raise UserError(f"{path} names film {twice} more than once")
@@ -90,11 +94,10 @@ def _read_split(path: Path) -> dict[str, str]:
 
 def _read_film(path: Path) -> tuple[str, list[str]]:
     """Longest plot and genres of a film's json."""
+    check_file(path)
     try:
         film = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadFile(path, "missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadFile(path, f"not readable as json ({error})") from None
     if not isinstance(film, dict):
         raise BadFile(path, "is not a json object")

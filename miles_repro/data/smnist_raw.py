@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import re
 import zlib
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from miles_repro.data.arrays import read_npy, read_npz
 from miles_repro.data.audio import mfcc
 from miles_repro.data.filling import Skip
 from miles_repro.data.media import BadFile, read_wav
@@ -69,7 +71,9 @@ def read_six_files(raw: Path) -> Digits:
 
 def _read_side(raw: Path, part: str) -> tuple[NDArray[Any], NDArray[np.float32], Rows]:
     wr, sp, lab = (raw / f"{kind}_{part}.npy" for kind in ("data_wr", "data_sp", "labels"))
-    written, spoken, labels = _load(wr), _load(sp), _load(lab).squeeze()
+    written, spoken, labels = _load(wr), _load(sp), np.atleast_1d(_load(lab).squeeze())
+    if not len(labels):
+        raise UserError(f"{lab} holds no row")
     for path, array, width in ((wr, written, 784), (sp, spoken, FRAMES * COEFFICIENTS)):
         if array.ndim < 2 or int(np.prod(array.shape[1:])) != width:
             raise UserError(f"{path} has shape {array.shape}: rows of {width} values are expected")
@@ -90,21 +94,18 @@ def _read_side(raw: Path, part: str) -> tuple[NDArray[Any], NDArray[np.float32],
 
 
 def _load(path: Path) -> NDArray[Any]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is not a readable array ({error})") from None
+    array = read_npy(path)
     if array.dtype.kind not in "fiu":
         raise UserError(f"{path} holds {array.dtype}, numbers are expected")
     return array
 
 
 def _read_split(path: Path, digits: Digits) -> dict[str, Rows]:
-    try:
-        with np.load(path, allow_pickle=False) as split:
-            train, val = (split[part].astype(np.int64) for part in ("train", "val"))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} must hold the arrays train and val ({error})") from None
+    train, val = read_npz(path, ["train", "val"])
+    for rows in (train, val):
+        if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows):
+            raise UserError(f"{path}: train and val must be lists of row numbers")
+    train, val = train.astype(np.int64), val.astype(np.int64)
     together = np.concatenate([train, val])
     if together.min() < 0 or together.max() >= digits.pool:
         raise UserError(f"{path} names rows beyond the {digits.pool:,} of the training arrays")
@@ -143,10 +144,13 @@ def _read_idx(root: Path, name: str, axes: int) -> NDArray[np.uint8]:
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{found[0]} cannot be read ({error})") from None
     head = 4 + 4 * axes
-    shape = np.frombuffer(content[4:head], dtype=">i4").astype(int)
+    shape = np.frombuffer(content[4:head].ljust(4 * axes, b"\xff"), dtype=">i4").astype(int)
     values = np.frombuffer(content[head:], dtype=np.uint8)
-    if content[:4] != bytes([0, 0, 8, axes]) or len(shape) != axes or len(values) != shape.prod():
+    complete = len(values) == math.prod(shape.tolist())  # not numpy's product, which wraps around
+    if content[:4] != bytes([0, 0, 8, axes]) or not complete:
         raise UserError(f"{found[0]} is not a complete idx file of unsigned bytes with {axes} axes")
+    if axes == 3 and tuple(shape[1:]) != (28, 28):
+        raise UserError(f"{found[0]} holds pictures of {shape[1]} x {shape[2]}, not 28 x 28")
     return values.reshape(shape)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miles_repro.data.audio import mel_spectrogram
-from miles_repro.data.media import BadFile, check_file, read_image, read_wav
+from miles_repro.data.media import BadFile, check_file, inside, read_image, read_wav
 from miles_repro.data.table_read import Table
 from miles_repro.data.words import RESERVED, build_vocabulary, split_words, word_ids
 from miles_repro.data.writer import Preparation, Refuse
@@ -54,10 +54,8 @@ def find_files(table: Table, column: str) -> list[Path]:
     root = table.path.parent.resolve()
     files = []
     for row, text in enumerate(table.columns[column]):
-        path = root / text
-        if not path.resolve().is_relative_to(root):
-            raise UserError(f"{table.at(row)}: {column}={text!r} leads out of {root}")
         try:
+            path = inside(root, text)
             check_file(path)
         except BadFile as bad:
             raise UserError(f"{table.at(row)}: {bad.path}: {bad.reason}") from None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from miles_repro.data.arrays import read_npy
 from miles_repro.data.checks import check_tokens, check_values
 from miles_repro.data.manifest import PARTS
 from miles_repro.errors import UserError, one_line
@@ -176,7 +177,7 @@ def read_array(path: Path, rows: int) -> NDArray[Any]:
     name = path.name.removesuffix(".npy")
     if not MODALITY.fullmatch(name) or name in RESERVED:
         raise UserError(f"{path}: {name!r} cannot name a modality: letters, digits and _ only")
-    array = _load(path)
+    array = read_npy(path, "r")
     if array.ndim < 1 or len(array) != rows:
         raise UserError(f"{path} holds {array.shape[:1]} rows, the table has {rows:,}")
     if array.ndim == 1:
@@ -210,7 +211,7 @@ def _padded(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     beside = path.with_name(path.name.removesuffix(".npy") + LENGTHS)
     if not beside.is_file():
         return array
-    lengths = _load(beside)
+    lengths = read_npy(beside, "r")
     if array.ndim != 3 or lengths.shape != array.shape[:1] or lengths.dtype.kind not in "iu":
         raise UserError(f"{beside} must hold a whole number for each of {len(array):,} sequences")
     bad = np.flatnonzero((lengths < 1) | (lengths > array.shape[1]))
@@ -219,14 +220,3 @@ def _padded(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     array = np.array(array)
     array[np.arange(array.shape[1]) >= lengths[:, None]] = np.nan
     return array
-
-
-def _load(path: Path) -> NDArray[Any]:
-    if not path.is_file():
-        raise UserError(f"{path} is not a file")
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError, MemoryError) as error:
-        objects = "Object arrays" in str(error) or "Python objects" in str(error)
-        reason = "holds Python objects, save numbers" if objects else one_line(error)
-        raise UserError(f"{path} cannot be read as an array: {reason}") from None

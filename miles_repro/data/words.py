@@ -97,4 +97,7 @@ def _lower_case(folder: Path) -> bool:
     path = folder / "tokenizer_config.json"
     if not path.is_file():
         return True
-    return bool(json.loads(path.read_text(encoding="utf-8")).get("do_lower_case", True))
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")).get("do_lower_case", True))
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is not a json object ({error})") from None
