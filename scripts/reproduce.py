@@ -15,6 +15,7 @@ may be stopped and started again at any time, and started twice. Hydra overrides
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import sys
@@ -66,8 +67,10 @@ def parser() -> argparse.ArgumentParser:
         "--ablations", action=argparse.BooleanOptionalAction, default=True, help="Tables IV to VI"
     )
     request.add_argument("--launcher", choices=LAUNCHERS, default="local", help="docs/clusters.md")
-    request.add_argument("--workers", type=int, help="for the estimate; default: this machine's")
-    request.add_argument("--price", type=float, help="of an hour on one worker, for the estimate")
+    request.add_argument(
+        "--workers", type=at_least_one, help="for the estimate; default: this machine's"
+    )
+    request.add_argument("--price", type=price, help="of an hour on one worker, for the estimate")
     request.add_argument("--data-dir", type=Path, help="prepared data (default: $MILES_DATA, data)")
     request.add_argument("overrides", nargs="*", help="Hydra overrides for every run")
     commands.add_parser("plan", parents=[request], help="what is missing, and what it will take")
@@ -84,6 +87,18 @@ def parser() -> argparse.ArgumentParser:
     tables.add_argument("--from-wandb", metavar="[ENTITY/]PROJECT", help="records from W&B instead")
     tables.add_argument("--to-wandb", metavar="[ENTITY/]PROJECT", help="log tables and figures")
     return top
+
+
+def at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number from 1")
+    return int(text)
+
+
+def price(text: str) -> float:
+    if not 0 <= float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: give a number from 0")
+    return float(text)
 
 
 def plan(args: argparse.Namespace) -> int:

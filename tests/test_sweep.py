@@ -20,7 +20,7 @@ from support import settings
 
 from miles_repro import job, sweep
 from miles_repro.errors import UserError
-from miles_repro.records import RunRecord, load_summaries
+from miles_repro.records import load_summaries
 from miles_repro.sweep import Launch
 
 
@@ -190,9 +190,10 @@ def test_the_log_of_a_failure_is_kept_where_its_line_says(
     tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = settings(tiny_data, tmp_path)
-    assert job._keep(config, "Traceback\nValueError: x") == ""  # no folder: never begun
+    assert job._keep(config, "refused") == ""  # never begun
+    assert not config.run_dir.exists()
+    assert job._keep(None, "Traceback\nValueError: x") == ""
     assert "ValueError: x" in capsys.readouterr().err
-    RunRecord(config.run_dir)
     log = config.run_dir / "error.txt"
     assert job._keep(config, "Traceback\nValueError: x\udcff") == f" (log: {log})"
     assert log.read_text() == "Traceback\nValueError: x\\udcff\n"
