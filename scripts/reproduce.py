@@ -67,9 +67,7 @@ def parser() -> argparse.ArgumentParser:
         "--ablations", action=argparse.BooleanOptionalAction, default=True, help="Tables IV to VI"
     )
     request.add_argument("--launcher", choices=LAUNCHERS, default="local", help="docs/clusters.md")
-    request.add_argument(
-        "--workers", type=at_least_one, help="for the estimate; default: this machine's"
-    )
+    request.add_argument("--workers", type=at_least_one, help="for the estimate; default: all here")
     request.add_argument("--price", type=price, help="of an hour on one worker, for the estimate")
     request.add_argument("--data-dir", type=Path, help="prepared data (default: $MILES_DATA, data)")
     request.add_argument("overrides", nargs="*", help="Hydra overrides for every run")
