@@ -5,7 +5,7 @@
 #   ARGS="..."                appended to the command of test, test-slow, demo and bench
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow lint type data reproduce-paper tables bench lock clean
+.PHONY: help setup demo test test-slow test-adversarial lint type data reproduce-paper tables bench lock clean
 
 VENV ?= .venv
 PY := "$(VENV)/bin/python"
@@ -57,7 +57,10 @@ test: data ## Run the tests, the slow ones excepted
 	OMP_NUM_THREADS=1 $(PY) -m pytest $(ARGS)
 
 test-slow: data $(VENV)/.setup-slow ## Run the slow tests only
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow --ignore=tests/adversarial $(ARGS)
+
+test-adversarial: data ## Attack command lines, records, data and processes; print the figures
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow tests/adversarial $(ARGS)
 
 lint: setup ## Check style and formatting
 	$(PY) -m ruff check .

@@ -24,7 +24,7 @@ import miles_repro
 REPO = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())
 TARGETS = {
-    *("help", "setup", "demo", "test", "test-slow", "lint", "type", "data"),
+    *("help", "setup", "demo", "test", "test-slow", "test-adversarial", "lint", "type", "data"),
     *("reproduce-paper", "tables", "bench", "lock", "clean"),
 }
 PYTHONS = [f"3.{minor}" for minor in range(8, 17)]
