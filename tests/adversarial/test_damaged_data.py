@@ -55,9 +55,8 @@ def latin(path: Path, draw: random.Random) -> None:
 
 def absurd_header(path: Path, draw: random.Random) -> None:
     """An array of 10^15 rows, or of Python objects."""
-    shape, kind = draw.choice(
-        [("(1000000000000000, 784)", "<f8"), ("(-5,)", "<f8"), ("(3,)", "|O")]
-    )
+    forms = ("(1000000000000000, 784)", "<f8"), ("(-5,)", "<f8"), ("(3,)", "|O")
+    shape, kind = draw.choice(forms)
     header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}"
     header += " " * (117 - len(header)) + "\n"
     path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
@@ -98,9 +97,10 @@ def not_finite(path: Path, draw: random.Random) -> None:
         array = np.load(path, allow_pickle=False).astype(np.float32)
         array.flat[draw.randrange(array.size)] = draw.choice([np.nan, np.inf])
     except (ValueError, OSError, AttributeError):
-        return noise(path, draw)
-    with path.open("wb") as file:
-        np.save(file, array)
+        noise(path, draw)
+    else:
+        with path.open("wb") as file:
+            np.save(file, array)
 
 
 DAMAGES: tuple[Damage, ...] = (
@@ -126,7 +126,7 @@ def own(path: Path) -> Path:
 
 
 def cases(root: Path, count: int, draw: random.Random) -> Iterator[tuple[Path, Damage]]:
-    """(file, damage): every damage alike; files by their kind, so that rare kinds have their turn."""
+    """(file, damage): every damage alike; files by kind, so that rare kinds have their turn."""
     kinds: dict[str, list[Path]] = {}
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         several = sum(p.suffix == path.suffix for p in path.parent.iterdir()) > 20
@@ -142,7 +142,7 @@ def small_posters(shared_data: Path, target: Path) -> Path:
     few = {part: names[:n] for (part, names), n in zip(split.items(), (40, 10, 10), strict=True)}
     (target / "dataset").mkdir(parents=True)
     (target / "split.json").write_text(json.dumps(few))
-    for name in sum(few.values(), []):
+    for name in (name for names in few.values() for name in names):
         for suffix in (".json", ".jpeg"):
             found = shared_data / "mmimdb_like" / "dataset" / f"{name}{suffix}"
             (target / "dataset" / found.name).symlink_to(found)
