@@ -255,7 +255,8 @@ def test_every_target_sets_up_what_it_needs(target: str, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert "-m venv" in done.stdout
     assert "-c constraints.txt -e '.[dev]'" in done.stdout
-    needs_data = target in {"demo", "test", "test-slow", "data", "reproduce-paper", "bench"}
+    testing = {"test", "test-slow", "test-adversarial"}
+    needs_data = target in testing | {"demo", "data", "reproduce-paper", "bench"}
     assert ("prepare_data.py dataset=smnist_mini" in done.stdout) == needs_data
 
 

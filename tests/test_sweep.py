@@ -40,7 +40,10 @@ def follow(launch: Launch, folder: Path, **axes: str) -> sweep.Follower:
 
 
 @pytest.fixture
-def launch() -> Launch:
+def launch(monkeypatch: pytest.MonkeyPatch) -> Launch:
+    """One that leaves this process's signals and children alone."""
+    for name in ("stop_on_signals", "lead"):
+        monkeypatch.setattr(sweep, name, lambda: None)
     return Launch()
 
 
@@ -114,7 +117,7 @@ def test_a_launcher_that_gives_up_ends_the_display(
     assert "error: the sweep broke off: RuntimeError: worker killed" in capsys.readouterr().err
     assert "2 of 2 runs did not report" in launch.failures[0]
     with pytest.raises(RuntimeError, match="a bug"):
-        Launch().run(lambda: (_ for _ in ()).throw(RuntimeError("a bug")).__next__())
+        launch.run(lambda: (_ for _ in ()).throw(RuntimeError("a bug")).__next__())
 
 
 @pytest.mark.parametrize(
