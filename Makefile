@@ -5,7 +5,7 @@
 #   ARGS="..."                appended to the command of most targets
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-lowest lint type data reproduce-paper tables bench lock clean
+.PHONY: help setup demo test test-slow test-adversarial test-lowest lint type data reproduce-paper tables bench lock clean
 
 VENV ?= .venv
 PY := "$(VENV)/bin/python"
@@ -59,7 +59,10 @@ test: data ## Run the tests, the slow ones excepted
 	OMP_NUM_THREADS=1 $(PY) -m pytest $(ARGS)
 
 test-slow: data $(VENV)/.setup-slow ## Run the slow tests only
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow --ignore=tests/adversarial $(ARGS)
+
+test-adversarial: data ## Attack command lines, records, data and processes; print the figures
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow tests/adversarial $(ARGS)
 
 test-lowest: setup ## Run some tests on the lowest versions that pyproject.toml allows (3 GB more)
 	@$(PY) -m pip -qq install uv

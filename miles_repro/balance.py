@@ -165,9 +165,7 @@ class Balancer:
     def order(self, rows: int | Tensor) -> Sequence[Segment]:
         """The epoch's samples: segments of row numbers, with masks; ``rows``: how many, or which."""
         self._ordered = True
-        return self.strategy.order(
-            self.ctx, torch.arange(rows) if isinstance(rows, int) else rows
-        )
+        return self.strategy.order(self.ctx, torch.arange(rows) if isinstance(rows, int) else rows)
 
     def features(
         self, z: Mapping[str, Tensor], y: Tensor, rows: Tensor | None = None

@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,9 @@ def checked(composed: DictConfig, overrides: Sequence[str]) -> Config:
         UserError: always one line.
     """
     try:
-        return composing.load(composed, overrides)
+        config = composing.load(composed, overrides)
+        config.run_dir  # noqa: B018 - made of names, which may be anything yet
+        return config
     except KeyError as e:
         raise UserError(f"configuration: {e} is missing") from None
     except RecursionError:
@@ -130,12 +132,16 @@ def _scores(outcome: Outcome) -> dict[str, Any]:
 
 
 def _keep(config: Config | None, log: str) -> str:
-    """Keep a failed job's log in its run's folder; says where, for the line that reports it."""
-    if config and os.path.isdir(config.run_dir):  # noqa: PTH112 - Path's raises where it may not look
+    """Keep a failed job's log in its run's folder; says where, for the line that reports it.
+
+    A refused run that never began gets no folder; a bug in one does.
+    """
+    if config and ("\n" in log or os.path.isdir(config.run_dir)):  # noqa: PTH112 - Path's may raise
         if status_of(config.run_dir) in ("done", "running"):
             return ""
-        if path := RunRecord(config.run_dir).fail(log):
-            return f" (log: {path})"
+        with suppress(UserError):
+            if path := RunRecord(config.run_dir).fail(log):
+                return f" (log: {path})"
     if "\n" in log:
         print(log, file=sys.stderr, flush=True)
     return ""

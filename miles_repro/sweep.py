@@ -65,8 +65,11 @@ class Launch:
             print(f"interrupted{what}: the same command continues", file=sys.stderr)
             return 130
         except Exception as e:  # the launcher's own: a job keeps its errors to itself
-            if self.follower is None:
+            if self.follower is None and not _of_hydra(e):
                 raise
+            if self.follower is None:
+                print(f"error: {explain(e)}", file=sys.stderr)
+                return 2
             line = f"{type(e).__name__}: {explain(e)}"
             print(f"error: the sweep broke off: {line}", file=sys.stderr, flush=True)
             self.end()
@@ -154,6 +157,8 @@ class Follower:
             for line in table(self.rows):
                 print(line)
         print(f"sweep over in {took}: {summary}", flush=True)
+        if not self.total:
+            self.launch.failures.append("this sweep has no runs: is a range or list empty?")
         lost = self.total - sum(self.counts.values())
         if lost > 0:
             self.launch.failures.append(
@@ -229,6 +234,15 @@ class Follower:
             self.said = time.perf_counter()
             ended = sum(self.counts.values())
             print(f"[{ended}/{self.total}, left {left}] {len(beats)} running: {now}", flush=True)
+
+
+def _of_hydra(error: Exception) -> bool:
+    """Whether the composition of a configuration raised it, with no class of its own."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
+    return module.partition(".")[0] in ("hydra", "omegaconf", "antlr4")
 
 
 def _beats(folder: Path) -> Iterable[dict[str, Any]]:

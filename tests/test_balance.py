@@ -95,7 +95,9 @@ def by_hand(fit: Fit) -> balance.Balancer:
                 seen.append(b.train_step(batch.x, batch.y, batch.rows, batch.keep, batch.segment))
             labels.append(batch.y)
         train = (
-            score(fit.task, {k: torch.cat([s[k] for s in seen]) for k in seen[0]}, torch.cat(labels))
+            score(
+                fit.task, {k: torch.cat([s[k] for s in seen]) for k in seen[0]}, torch.cat(labels)
+            )
             if seen
             else {}
         )
@@ -117,7 +119,9 @@ def test_a_foreign_loop_gives_the_same_weights(
     suite, own = build_fit(config), build_fit(config)
     list(suite.epochs())
     b = by_hand(own)
-    state = {f"{p}:{k}": v for p, m in b.ctx.model.parts().items() for k, v in m.state_dict().items()}
+    state = {
+        f"{p}:{k}": v for p, m in b.ctx.model.parts().items() for k, v in m.state_dict().items()
+    }
     assert same_tensors(parameters(suite), state)
     assert suite.strategy.log() == b.strategy.log()
 
@@ -230,7 +234,7 @@ def test_what_is_missing_is_one_clear_line() -> None:
             make()
         assert words in str(error.value), error.value
     with pytest.raises(AttributeError, match="no attribute 'Magic'"):
-        balance.Magic  # noqa: B018
+        balance.Magic
     b = balance.OGM(every, encoders, fusion, epochs=3, dims=dims)
     with pytest.raises(ValueError, match="OGM looks at the train split: pass data="):
         b.ctx.observe("train")

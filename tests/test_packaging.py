@@ -24,7 +24,8 @@ import miles_repro
 REPO = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())
 TARGETS = {
-    *("help", "setup", "demo", "test", "test-slow", "test-lowest", "lint", "type", "data"),
+    *("help", "setup", "demo", "test", "test-slow", "test-adversarial", "test-lowest"),
+    *("lint", "type", "data"),
     *("reproduce-paper", "tables", "bench", "lock", "clean"),
 }
 PYTHONS = [f"3.{minor}" for minor in range(8, 17)]
@@ -261,7 +262,8 @@ def test_every_target_sets_up_what_it_needs(target: str, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert "-m venv" in done.stdout
     assert "-c constraints.txt -e '.[dev]'" in done.stdout
-    needs_data = target in {"demo", "test", "test-slow", "data", "reproduce-paper", "bench"}
+    testing = {"test", "test-slow", "test-adversarial"}
+    needs_data = target in testing | {"demo", "data", "reproduce-paper", "bench"}
     assert ("prepare_data.py dataset=smnist_mini" in done.stdout) == needs_data
 
 

@@ -20,7 +20,7 @@ from support import settings
 
 from miles_repro import job, sweep
 from miles_repro.errors import UserError
-from miles_repro.records import RunRecord, load_summaries
+from miles_repro.records import load_summaries
 from miles_repro.sweep import Launch
 
 
@@ -40,7 +40,10 @@ def follow(launch: Launch, folder: Path, **axes: str) -> sweep.Follower:
 
 
 @pytest.fixture
-def launch() -> Launch:
+def launch(monkeypatch: pytest.MonkeyPatch) -> Launch:
+    """One that leaves this process's signals and children alone."""
+    for name in ("stop_on_signals", "lead"):
+        monkeypatch.setattr(sweep, name, lambda: None)
     return Launch()
 
 
@@ -114,7 +117,7 @@ def test_a_launcher_that_gives_up_ends_the_display(
     assert "error: the sweep broke off: RuntimeError: worker killed" in capsys.readouterr().err
     assert "2 of 2 runs did not report" in launch.failures[0]
     with pytest.raises(RuntimeError, match="a bug"):
-        Launch().run(lambda: (_ for _ in ()).throw(RuntimeError("a bug")).__next__())
+        launch.run(lambda: (_ for _ in ()).throw(RuntimeError("a bug")).__next__())
 
 
 @pytest.mark.parametrize(
@@ -190,9 +193,10 @@ def test_the_log_of_a_failure_is_kept_where_its_line_says(
     tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = settings(tiny_data, tmp_path)
-    assert job._keep(config, "Traceback\nValueError: x") == ""  # no folder: never begun
+    assert job._keep(config, "refused") == ""  # never begun
+    assert not config.run_dir.exists()
+    assert job._keep(None, "Traceback\nValueError: x") == ""
     assert "ValueError: x" in capsys.readouterr().err
-    RunRecord(config.run_dir)
     log = config.run_dir / "error.txt"
     assert job._keep(config, "Traceback\nValueError: x\udcff") == f" (log: {log})"
     assert log.read_text() == "Traceback\nValueError: x\\udcff\n"

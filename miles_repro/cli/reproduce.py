@@ -17,6 +17,7 @@ twice. Hydra overrides after the options (epochs=5 tracker=none) go to every run
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import sys
 import time
@@ -80,15 +81,17 @@ def parser() -> argparse.ArgumentParser:
     )
     until = request.add_argument_group("seeds until decided")
     until.add_argument("--until-decided", action="store_true", help="then one seed more, and more")
-    until.add_argument("--eps", type=float, default=1.0, help="points that count as equal (1)")
-    until.add_argument("--max-seeds", type=int, default=40, help="for every strategy (40)")
-    until.add_argument("--hours", type=float, help="start no round of seeds after so long")
+    until.add_argument("--eps", type=positive, default=1.0, help="points that count as equal (1)")
+    until.add_argument("--max-seeds", type=at_least_one, default=40, help="for every strategy (40)")
+    until.add_argument("--hours", type=positive, help="start no round of seeds after so long")
     until.add_argument("--reference", default="vanilla_aux", help="strategy to compare with")
     cost = request.add_argument_group("estimate")
-    cost.add_argument("--workers", type=int, help="default: this machine's")
-    cost.add_argument("--price", type=float, help="of an hour on one worker")
-    cost.add_argument("--tflops", type=float, default=19.5, help="a GPU's peak (A100, fp32: 19.5)")
-    cost.add_argument("--use", type=float, default=0.3, help="share of it in training (0.3)")
+    cost.add_argument("--workers", type=at_least_one, help="default: this machine's")
+    cost.add_argument("--price", type=price, help="of an hour on one worker")
+    cost.add_argument(
+        "--tflops", type=positive, default=19.5, help="a GPU's peak (A100, fp32: 19.5)"
+    )
+    cost.add_argument("--use", type=positive, default=0.3, help="share of it in training (0.3)")
     request.add_argument("--launcher", choices=LAUNCHERS, default="local", help="docs/clusters.md")
     request.add_argument("--data-dir", type=Path, help="prepared data (default: $MILES_DATA, data)")
     request.add_argument("overrides", nargs="*", help="Hydra overrides for every run")
@@ -118,6 +121,24 @@ def parser() -> argparse.ArgumentParser:
     for axis in ("budget", "dataset", "fusion", "strategy"):
         submit.add_argument(f"--{axis}", help="only these, comma-separated")
     return top
+
+
+def at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number from 1")
+    return int(text)
+
+
+def price(text: str) -> float:
+    if not 0 <= float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: give a number from 0")
+    return float(text)
+
+
+def positive(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
+    return float(text)
 
 
 def plan(args: argparse.Namespace) -> int:

@@ -40,10 +40,10 @@ class Ignored(NamedTuple):
 
 
 def tell(ignored: list[Ignored]) -> int:
-    """Name what was left out, in three lines at most. Returns the exit status: 1 if it matters."""
+    """Name what was left out, in two lines at most. Returns the exit status: 1 if it matters."""
     bad = [i for i in ignored if not i.harmless]
     rest = [i for i in ignored if i.harmless]
-    for group, most in ((bad, 2), (rest, 1)):
+    for group, most in ((bad, 1 if rest else 2), (rest, 1)):
         for i in group[:most]:
             more = len(group) - most if i is group[:most][-1] else 0
             also = f" (and {more} more like this)" if more > 0 else ""

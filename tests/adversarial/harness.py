@@ -109,6 +109,8 @@ def judge(end: End, campaign: str, *, refused: bool | None = None, out_counts: b
     figures = FIGURES.setdefault(campaign, Counter())
     figures["tried"] += 1
     message = end.text if out_counts else end.err
+    if message.startswith("usage: "):  # argparse's own help comes before its line
+        message = message[message.find("error: ") :]
     lines = [line for line in message.splitlines() if line.strip()]
     if end.code is None:
         problem = "hang"

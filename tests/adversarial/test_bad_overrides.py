@@ -106,7 +106,9 @@ def test_bad_overrides(tiny_data: Path, tmp_path: Path) -> None:
     outside = digests(tmp_path / "cwd").keys()
     problems = {}
     for overrides, refused in generated():
-        end = attempt("train.py", [*base, *overrides], cwd=cwd)
+        options = [one for one in overrides if one.startswith("-")]
+        others = [one for one in overrides if not one.startswith("-")]
+        end = attempt("train.py", [*options, *base, *others], cwd=cwd)
         problem = judge(end, CAMPAIGN, refused=refused) or lost(CAMPAIGN, finished, digests(runs))
         if not problem and end.code and len(max(end.text.splitlines(), key=len)) > 1500:
             problem = "a line that nobody reads"
