@@ -55,7 +55,7 @@ class RateFactors:
         self.factors = dict.fromkeys(groups, 1.0)
         self._name_of = _named_parameters(optimizer, groups)
         self._slowed: list[tuple[dict[str, Any], Any, Any]] = []  # group, own rate, slowed rate
-        self._inside = self.stepped = False
+        self._inside, self.stepped = 0, False
         self._chain = _chain(optimizer)
         self.check()
         self._attach()
@@ -113,9 +113,9 @@ class RateFactors:
                 return rate
         return group["lr"]
 
-    def _slow(self) -> None:
+    def _slow(self, stepped: Optimizer) -> None:
         self._restore()  # what an interrupt in the middle of a restore has left
-        self._inside = self.stepped = True
+        self._inside, self.stepped = id(stepped), True
         for group in self._chain[-1].param_groups:
             factor = self._factor(group)
             if factor == 1:
@@ -130,7 +130,7 @@ class RateFactors:
                 group["lr"] = slowed
 
     def _restore(self) -> None:
-        self._inside = False
+        self._inside = 0
         for group, rate, slowed in self._slowed:
             if group["lr"] is not slowed:
                 continue  # a rate set inside the step stays
@@ -149,7 +149,7 @@ class RateFactors:
         attached = self.attached
         for group, rate, _ in self._slowed:  # copied inside of a step
             group["lr"] = rate
-        self._slowed, self._inside = [], False
+        self._slowed, self._inside = [], 0
         self._chain = _chain(self.optimizer)
         self._attach()
         if not attached:
@@ -200,10 +200,11 @@ def _wrap_step(optimizer: Optimizer) -> None:
     @functools.wraps(function)
     def step(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
         owner = _owner(self)
-        if owner is None or owner._inside:  # inside: a wrapper steps what it wraps
+        # Inside already: a wrapper steps what it wraps (itself again: an interrupt left it inside).
+        if owner is None or owner._inside not in (0, id(self)):
             return function(self, *args, **kwargs)
         try:
-            owner._slow()
+            owner._slow(self)
             return function(self, *args, **kwargs)
         finally:
             owner._restore()
