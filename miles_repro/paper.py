@@ -54,7 +54,7 @@ TRIALS = 80
 """Random-search trials of a cell; each table shows one run, the best of them."""
 
 NEAR = {"concat": 1.8 + 1.6, "sum": 2.0 + 2.0}
-"""Distance in points of MILES' heads from unimodal models: mean plus spread (sec. VI)."""
+"""Distance in points of MILES' heads from unimodal models: mean plus spread (Tables I to III)."""
 
 FOLDER = places.PAPER
 

@@ -1,6 +1,6 @@
 """How often verdicts are wrong, and how often they come: the tables of docs/statistics.md.
 
-python scripts/error_rates.py                     2,000 studies a line (about three minutes)
+python scripts/error_rates.py                     2,000 studies a line (a few minutes)
 python scripts/error_rates.py --studies 200       rough, in seconds
 
 Differences are drawn; every line says from what. "Looking" means judging after each new seed.
