@@ -12,8 +12,8 @@
             break
 
 The names are those of the classes in :mod:`miles_repro.strategies`, the keywords their fields. A
-strategy that takes several steps a batch has :meth:`Balancer.train_step` in place of the four lines;
-one that chooses the epoch's samples gives them by :meth:`Balancer.order`. Needs torch alone.
+strategy that takes several steps a batch has :meth:`Balancer.train_step` in place of the four
+lines; one that chooses the epoch's samples gives them by :meth:`Balancer.order`. Needs torch alone.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Balancer:
             frozen unimodal models.
         data: ``train`` and ``val`` tensors, for strategies that look at the whole of them.
         backward: what to call in place of ``loss.backward()``: ``accelerator.backward``.
-        scaler, amp, clip_norm, seed: as in the suite: fp16 scaling, autocast type, gradient clipping,
-            and the seed of the strategy's own random numbers.
+        scaler, amp, clip_norm, seed: as in the suite: fp16 scaling, autocast type, gradient
+            clipping, and the seed of the strategy's own random numbers.
         batch_size: of copies that a strategy trains beside the run (G-Blend).
 
     Raises:
@@ -112,7 +112,8 @@ class Balancer:
             clip_norm=clip_norm,
             amp=amp,
         )
-        model = Multimodal(encoders, fused, heads if strategy.needs.heads == "trained" else {})
+        trained = heads if heads and strategy.needs.heads == "trained" else {}
+        model = Multimodal(encoders, fused, trained)
         self.ctx = Context(model, task, recipe, strategy, _Parts(data, device, name))
         self.ctx.teachers = {
             m: t if isinstance(t, Teacher) else Teacher(*t) for m, t in (teachers or {}).items()
@@ -163,7 +164,7 @@ class Balancer:
             module.train(not frozen).requires_grad_(not frozen)
 
     def order(self, rows: int | Tensor) -> Sequence[Segment]:
-        """The epoch's samples: segments of row numbers, with masks; ``rows``: how many, or which."""
+        """The epoch's samples: segments of row numbers, masks; ``rows``: how many, or which."""
         self._ordered = True
         return self.strategy.order(self.ctx, torch.arange(rows) if isinstance(rows, int) else rows)
 
@@ -185,7 +186,8 @@ class Balancer:
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of ``loss``, modulated by the strategy."""
-        assert self._batch is not None and self.output is not None, "call loss first"
+        assert self._batch is not None, "call features first"
+        assert self.output is not None, "call loss first"
         self.strategy.backward(self.ctx, self._batch, self.output, loss)
 
     def step(self) -> None:
@@ -281,8 +283,8 @@ def _fusion(
         if not outputs:
             raise ValueError("fusion: give a Fusion, an nn.Linear, or a module that ends in one")
         return _Wrapped(fusion, outputs[-1])
-    widths = dims or {m: getattr(e, "dim", None) for m, e in encoders.items()}
-    if any(d is None for d in widths.values()) or sum(widths.values()) != fusion.in_features:
+    widths = {m: int(getattr(e, "dim", 0)) for m, e in encoders.items()} | dict(dims or {})
+    if not all(widths.values()) or sum(widths.values()) != fusion.in_features:
         raise ValueError(
             f"fusion takes {fusion.in_features} features: say what each modality has of them, "
             f"dims={{{', '.join(f'{m!r}: ..' for m in encoders)}}}"
@@ -346,7 +348,7 @@ def __getattr__(name: str) -> Callable[..., Balancer]:
 
 
 def _maker(kind: type[Strategy]) -> Callable[..., Balancer]:
-    fields = {f for f in getattr(kind, "__dataclass_fields__", {})}
+    fields = set(getattr(kind, "__dataclass_fields__", {}))
 
     def make(
         optimizer: Optimizer,

@@ -1,4 +1,4 @@
-"""Strategies in a foreign loop: the same bits as in the suite's, and one line for what is missing."""
+"""Strategies in a foreign loop: the bits of the suite's own, and one line for what is missing."""
 
 from __future__ import annotations
 

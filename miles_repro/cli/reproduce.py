@@ -88,9 +88,7 @@ def parser() -> argparse.ArgumentParser:
     cost = request.add_argument_group("estimate")
     cost.add_argument("--workers", type=at_least_one, help="default: this machine's")
     cost.add_argument("--price", type=price, help="of an hour on one worker")
-    cost.add_argument(
-        "--tflops", type=positive, default=19.5, help="a GPU's peak (A100, fp32: 19.5)"
-    )
+    cost.add_argument("--tflops", type=positive, default=19.5, help="a GPU's peak (A100: 19.5)")
     cost.add_argument("--use", type=positive, default=0.3, help="share of it in training (0.3)")
     request.add_argument("--launcher", choices=LAUNCHERS, default="local", help="docs/clusters.md")
     request.add_argument("--data-dir", type=Path, help="prepared data (default: $MILES_DATA, data)")
