@@ -164,7 +164,7 @@ def _defaults(choices: tuple[str, ...], searchpath: tuple[str, ...]) -> Raw:
 
 def _teachers(raw: Raw, overrides: Sequence[str]) -> dict[str, Config]:
     """The unimodal runs of this run's seed, one a modality: the best trial on record, else 0."""
-    unimodal = OmegaConf.to_container(compose(["strategy=unimodal"]), resolve=False)["strategy"]  # type: ignore[index,call-overload]
+    unimodal = _defaults(("strategy=unimodal",), ())["strategy"]
     kept = [o for o in overrides if not o.lstrip("+~").startswith(("strategy", "fusion"))]
     found = {}
     for m in raw["dataset"]["modalities"]:
