@@ -168,7 +168,7 @@ def _teachers(raw: Raw, overrides: Sequence[str]) -> dict[str, Config]:
     kept = [o for o in overrides if not o.lstrip("+~").startswith(("strategy", "fusion"))]
     found = {}
     for m in raw["dataset"]["modalities"]:
-        node = {**unimodal, "name": f"unimodal_{m}", "modality": m}
+        node = resolve(OmegaConf.create({"strategy": {**unimodal, "modality": m}}))["strategy"]
         asked = {**raw, "strategy": node, "keep": ["weights"], "rerun": False}
         if raw["strategy"]["teachers"] == "best":
             trial = trials.best_or_default({**asked, "fusion": ONE_MODALITY})
