@@ -96,3 +96,20 @@ def test_teachers_speak_without_gradient_and_stay_as_they_are(
     assert not z.requires_grad
     assert not logits.requires_grad
     assert all(torch.equal(before[k], v) for k, v in one.state_dict().items())
+
+
+def test_an_ensemble_is_one_row_under_every_fusion_and_trains_nothing(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    rows = []
+    for fusion in ("concat", "gated"):
+        config = settings(tiny_data, tmp_path, "strategy=ume", f"fusion={fusion}")
+        summary = run(config, "test").summary
+        assert summary is not None
+        assert (summary["epochs_run"], summary["best_epoch"]) == (1, 1)
+        rows.append({split: summary[split] for split in ("val", "test")})
+        for m, one in config.teachers.items():
+            alone = read_summary(one.run_dir)
+            assert alone is not None
+            assert summary["val"][m] == alone["val"]["fused"]
+    assert rows[0] == rows[1]
