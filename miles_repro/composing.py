@@ -176,12 +176,11 @@ def _defaults(choices: tuple[str, ...], searchpath: tuple[str, ...]) -> Raw:
 
 def _teachers(raw: Raw, overrides: Sequence[str]) -> dict[str, Config]:
     """The unimodal runs of this run's seed, one a modality: the best trial on record, else 0."""
-    found_by_hydra: Any = OmegaConf.to_container(compose(["strategy=unimodal"]), resolve=False)
-    unimodal = found_by_hydra["strategy"]
+    unimodal = _defaults(("strategy=unimodal",), ())["strategy"]
     kept = [o for o in overrides if not o.lstrip("+~").startswith(("strategy", "fusion"))]
     found = {}
     for m in raw["dataset"]["modalities"]:
-        node = {**unimodal, "name": f"unimodal_{m}", "modality": m}
+        node = resolve(OmegaConf.create({"strategy": {**unimodal, "modality": m}}))["strategy"]
         asked = {**raw, "strategy": node, "keep": ["weights"], "rerun": False}
         if raw["strategy"]["teachers"] == "best":
             trial = trials.best_or_default({**asked, "fusion": ONE_MODALITY})

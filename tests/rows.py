@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from miles_repro.context import Context
+from miles_repro.context import Context, Teacher
 from miles_repro.fusions.base import Fusion
 from miles_repro.fusions.concat import Concat
 from miles_repro.model import Multimodal
@@ -84,6 +84,7 @@ def context(
     task: Task | None = None,
     lr: float = 1e-3,
     epochs: int = 10,
+    teachers: Mapping[str, Teacher] | None = None,
     optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
     **recipe: Any,
 ) -> Context:
@@ -99,7 +100,8 @@ def context(
         device=torch.device("cpu"),
         **recipe,
     )
-    ctx = Context(Multimodal(encoders, fusion, heads or {}), task, made, strategy)
+    model = Multimodal(encoders, fusion, heads or {})
+    ctx = Context(model, task, made, strategy, teachers=teachers or {})
     ctx.model.adopt(strategy.modules(ctx))
     strategy.setup(ctx)
     ctx.optimizer = made.optimize(ctx.model.parts())

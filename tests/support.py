@@ -110,13 +110,20 @@ def strategy_overrides(strategy: str, fusion: str = "concat") -> tuple[str, ...]
 
 
 def build_fit(config: Config) -> Fit:
-    """The training of a configuration, built but not begun, as ``run`` builds it."""
+    """The training of a configuration, built but not begun, as ``run`` builds it.
+
+    Its teachers are trained first where it has some, and kept among its runs.
+    """
     strategy, used = running._checked_parts(config)
     data = PreparedData(
         config.runtime.data_dir / config.dataset.name, config.dataset.scheme, used, config.seed
     )
     part = partial(data.part, device=torch.device("cpu"), resident_mb=config.runtime.resident_mb)
-    return training.build_fit(config, strategy, used, part, torch.device("cpu"))
+    teachers = {
+        m: running.teacher(one, config, "test", lambda config, row: None)
+        for m, one in config.teachers.items()
+    }
+    return training.build_fit(config, strategy, used, part, torch.device("cpu"), teachers)
 
 
 def saved(state: Any) -> Any:

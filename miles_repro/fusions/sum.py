@@ -27,16 +27,17 @@ class Sum(Fusion):
         )
         self.linear = nn.Linear(width, num_classes)
 
-    def _projected(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def projected(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Features (B, width), all as wide as the widest."""
         return {
             m: self.project[m](features[m]) if m in self.project else features[m] for m in self.dims
         }
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        return self.linear(torch.stack(list(self._projected(features).values())).sum(0))
+        return self.linear(torch.stack(list(self.projected(features).values())).sum(0))
 
     def unimodal(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         bias = self.linear.bias / len(self.dims)
         return {
-            m: F.linear(z, self.linear.weight, bias) for m, z in self._projected(features).items()
+            m: F.linear(z, self.linear.weight, bias) for m, z in self.projected(features).items()
         }
