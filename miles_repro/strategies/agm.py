@@ -53,10 +53,7 @@ def shares(n: int) -> Tensor:
     """Weight of f(S) in phi_m, (M, 2^M - 1), S as in :func:`subsets`; f(none) cancels."""
     weight = [math.factorial(k) * math.factorial(n - k - 1) / math.factorial(n) for k in range(n)]
     return torch.tensor(
-        [
-            [weight[len(s) - 1] if m in s else -weight[len(s)] for s in subsets(n)]
-            for m in range(n)
-        ]
+        [[weight[len(s) - 1] if m in s else -weight[len(s)] for s in subsets(n)] for m in range(n)]
     )
 
 
