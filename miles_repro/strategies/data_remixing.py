@@ -30,14 +30,14 @@ from torch import Tensor
 from miles_repro.context import Batch, Context, Logits, Segment
 from miles_repro.hyper import hyper
 from miles_repro.model import Output
-from miles_repro.strategies.mla import entropy
+from miles_repro.strategies.mla import WITH_ENTROPY, entropy
 from miles_repro.strategy import Needs, Strategy, weighted_loss
 from miles_repro.tasks import Task
 
 
 def decidedness(task: Task, logits: Tensor) -> Tensor:
     """KL(p || uniform) in bits (...) of predictions (..., C): 0 for one that knows nothing."""
-    most = math.log(2 if task.name == "multilabel" else logits.shape[-1])
+    most = math.log(logits.shape[-1] if task.name == "multiclass" else 2)
     return (most - entropy(task, logits)) / math.log(2)
 
 
@@ -49,7 +49,7 @@ def assignment(kl: Tensor) -> Tensor:
 class DataRemixing(Strategy):
     """Train each sample on its least decided modality alone."""
 
-    needs: ClassVar[Needs] = Needs(heads="trained", passes=1.3)
+    needs: ClassVar[Needs] = Needs(heads="trained", tasks=WITH_ENTROPY, passes=1.3)
 
     variant: Literal["paper", "official"] = "paper"
     weight: float = hyper(0.5, ge=0)
