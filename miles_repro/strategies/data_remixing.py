@@ -49,7 +49,7 @@ def assignment(kl: Tensor) -> Tensor:
 class DataRemixing(Strategy):
     """Train each sample on its least decided modality alone."""
 
-    needs: ClassVar[Needs] = Needs(heads="trained", tasks=WITH_ENTROPY, passes=1.3)
+    needs: ClassVar[Needs] = Needs(heads="trained", tasks=WITH_ENTROPY, passes=1.0)
 
     variant: Literal["paper", "official"] = "paper"
     weight: float = hyper(0.5, ge=0)

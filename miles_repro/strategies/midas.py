@@ -134,8 +134,8 @@ class MIDAS(Strategy):
         with torch.no_grad():
             counted = mix.counted[:, None] / n.clamp(min=1)
             predicted = log_p.softmax(1)  # p~(y_m) / sum_j p~(y_j)
-            means = ((x * counted).sum(0) for x in (mix.c, predicted))
-            self.alpha = torch.where(n > 0, moved(alpha, *means, self.eta, self.delta), alpha)
+            c, p = (mix.c * counted).sum(0), (predicted * counted).sum(0)
+            self.alpha = torch.where(n > 0, moved(alpha, c, p, self.eta, self.delta), alpha)
         return (losses * mix.counted).sum() / n.clamp(min=1)
 
     @torch.no_grad()

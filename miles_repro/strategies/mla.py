@@ -17,8 +17,8 @@ Deviations from the official code
           its projection, had it acted, takes an outer product for h^T P h; its torch version let
           an encoder take a step of momentum and decay on another's turn.
 Supports  fusion late only, whose classifiers become the one head; any number of modalities; any
-          task of classes (multilabel entropy: mean over labels). Features of unequal width are first
-          projected to the widest, as in the fusion sum.
+          task of classes (multilabel entropy: mean over labels). Features of unequal width are
+          first projected to the widest, as in the fusion sum.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from miles_repro.fusions.sum import Sum
 from miles_repro.model import Output
 from miles_repro.strategy import Needs, Strategy
 from miles_repro.tasks import Task
-
 
 WITH_ENTROPY = frozenset({"multiclass", "multilabel", "binary"})
 """Tasks whose predictions are probabilities."""

@@ -79,7 +79,7 @@ class OPM(Strategy):
 
     def features(self, ctx: Context, batch: Batch, z: dict[str, Tensor]) -> dict[str, Tensor]:
         self._rows = None
-        if ctx.epoch <= round(self.warmup * ctx.epochs):
+        if self.p_exe == 0 or ctx.epoch <= round(self.warmup * ctx.epochs):
             return z
         q = self._rates(ctx, batch.y, z)
         self._seen.append(q)
