@@ -44,7 +44,7 @@ WITH_ENTROPY = frozenset({"multiclass", "multilabel", "binary"})
 class SharedHead(Sum):
     """f_m = S z_m + s with one S and s for all modalities; fused: their mean."""
 
-    def projected(self, m: str, z: Tensor) -> Tensor:
+    def widened(self, m: str, z: Tensor) -> Tensor:
         """What the head sees of a feature (B, d_m): (B, d), d the widest feature's width."""
         return self.project[m](z) if m in self.project else z
 
@@ -52,7 +52,7 @@ class SharedHead(Sum):
         return torch.stack(list(self.unimodal(features).values())).mean(0)
 
     def unimodal(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {m: self.linear(self.projected(m, features[m])) for m in self.dims}
+        return {m: self.linear(self.widened(m, features[m])) for m in self.dims}
 
 
 def entropy(task: Task, logits: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class MLA(Strategy):
             logits = ctx.logits(out)  # before the turns change the head
         for m in ctx.modalities:
             with ctx.autocast():
-                h = head.projected(m, out.features[m])
+                h = head.widened(m, out.features[m])
                 loss = ctx.task.loss(head.linear(h), batch.y)
             ctx.backward(loss)
             if self.projection != "none":

@@ -8,7 +8,7 @@ import torch
 from rows import Row, Vector
 from tiny_models import MODALITIES, close, linear, trained_context
 
-from miles_repro.context import Observation
+from miles_repro.context import Context, Observation
 from miles_repro.strategies import diagnosing_relearning
 from miles_repro.strategies.diagnosing_relearning import DiagnosingRelearning, due, purity
 
@@ -37,7 +37,15 @@ def schedule(v: Vector) -> None:
         assert epochs == want
 
 
-def after_second_epoch(v: Vector, initial: Vector, seen: list[Observation]):
+def too_few_to_cluster(strategy: DiagnosingRelearning, ctx: Context) -> None:
+    ctx.parts = {"val": [0]}  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="1 validation samples make no 3 clusters"):
+        strategy.setup(ctx)
+
+
+def after_second_epoch(
+    v: Vector, initial: Vector, seen: list[Observation]
+) -> tuple[DiagnosingRelearning, Context]:
     """The strategy after the epoch it is due; observations as given. Its run beside it."""
     strategy = DiagnosingRelearning(lam=v["hyperparameters"]["lambda"], every=0.1)
     ctx = trained_context(strategy, {**v, "inputs": {"model": initial}})
@@ -80,6 +88,7 @@ def weights(v: Vector) -> None:
     i, want = v["inputs"], v["expected"]
     seen = [Observation(dict.fromkeys(MODALITIES, torch.zeros(1, 2)), {}, torch.zeros(1))] * 2
     strategy, ctx = after_second_epoch(v, i["initial"], seen)
+    too_few_to_cluster(DiagnosingRelearning(), ctx)
     for m in MODALITIES:
         now = i["current"][f"encoder_{m}"]
         ctx.model.encoders[m].load_state_dict(linear(**now).state_dict())
