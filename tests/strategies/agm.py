@@ -4,8 +4,16 @@ import pytest
 import torch
 from rows import Row, Vector
 from tiny_models import batch_of, close, close_weights, trained_context
+from torch import nn
 
-from miles_repro.strategies.agm import AGM, coefficients, score, shares, subsets
+from miles_repro.strategies.agm import (
+    AGM,
+    coefficients,
+    evaluating_with_gradient,
+    score,
+    shares,
+    subsets,
+)
 from miles_repro.tasks import Multiclass, Multilabel
 
 
@@ -60,6 +68,17 @@ def steps(v: Vector) -> None:
         close(list(strategy.log().values()), k, v)
     close(strategy.running, want["running_scores_a_v_after"], v)
     close_weights(ctx.model, v)
+
+    recurrent_layers_can_be_trained_through()
+
+
+def recurrent_layers_can_be_trained_through() -> None:
+    """Every module is in eval mode but these, which have no other without dropout."""
+    plain, dropping, norm = nn.GRU(2, 2), nn.GRU(2, 2, 2, dropout=0.1), nn.BatchNorm1d(2)
+    model = nn.ModuleList([plain, dropping, norm])
+    with evaluating_with_gradient(model):
+        assert [m.training for m in model] == [True, False, False]
+    assert all(m.training for m in model)
 
 
 def multilabel(v: Vector) -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from rows import Row, Vector
 from tiny_models import MODALITIES, batch_of, close, gradients, trained_context
+from torch import nn
 
-from miles_repro.context import Batch, Context
+from miles_repro.context import Batch, Context, Observation
 from miles_repro.strategies.sample_valuation import (
     SampleValuation,
     copied,
@@ -89,6 +90,19 @@ def masked_step(v: Vector) -> None:
     for name, gradient in want["grads"].items():
         ours = name.replace("encoder_", "encoders.").replace("head", "fusion.linear")
         close(found[ours], gradient, v)
+
+    valued_without_dropout(ctx, batch)
+
+
+def valued_without_dropout(ctx: Context, batch: Batch) -> None:
+    """Samples are valued while the model is set to train."""
+    ctx.model.fusion.linear = nn.Sequential(ctx.model.fusion.linear, nn.Dropout(0.5))
+    ctx.model.train()
+    seen = Observation(ctx.model.encode(batch.x), {}, batch.y)
+    found = seen.masked(ctx, ["v"])
+    assert ctx.model.fusion.training
+    ctx.model.eval()
+    assert torch.equal(found, seen.masked(ctx, ["v"]))
 
 
 ROW = Row(
