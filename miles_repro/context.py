@@ -65,7 +65,7 @@ class Observation:
         """Fused prediction (n, C) with the features of all modalities but ``kept`` at zero."""
         kept = set(kept)
         z = {m: f if m in kept else torch.zeros_like(f) for m, f in self.features.items()}
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(ctx.model):
             return ctx.hooks.predict(ctx, ctx.model.fuse(z))
 
 
@@ -200,6 +200,8 @@ class Context:
             for p in every:
                 if id(p) not in stepping:
                     p.grad = None
+        if all(p.grad is None for p in every):
+            return  # nothing to step by, which a scaler would take for an error
         if self.scaler is not None:  # its own unscaling looks for overflow, and undoes this
             scale = self.scaler.get_scale()
             for p in every:
