@@ -29,18 +29,10 @@ from miles_repro.context import Batch, Context
 from miles_repro.fusions.base import Fusion
 from miles_repro.hyper import hyper
 from miles_repro.model import Output
+from miles_repro.strategies.mla import entropy
 from miles_repro.strategy import Needs, Strategy
-from miles_repro.tasks import Task
 
 EPS = 1e-8
-
-
-def entropy(task: Task, logits: Tensor) -> Tensor:
-    """Entropy (B,) in nats of each sample's prediction; multilabel: the mean over labels."""
-    logits = logits.float()
-    if task.name == "multilabel":
-        return torch.distributions.Bernoulli(logits=logits, validate_args=False).entropy().mean(1)
-    return torch.distributions.Categorical(logits=logits, validate_args=False).entropy()
 
 
 def coefficients(entropies: Tensor, scores: Tensor, temperature: float) -> Tensor:

@@ -5,7 +5,8 @@ import torch
 from rows import Row, Vector, context
 from steps import a_batch, a_concat, assert_weights, encoders
 
-from miles_repro.strategies.arl import ARL, coefficients, entropy
+from miles_repro.strategies.arl import ARL, coefficients
+from miles_repro.strategies.mla import entropy
 from miles_repro.tasks import Multiclass, Multilabel
 
 
