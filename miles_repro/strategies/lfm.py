@@ -20,7 +20,7 @@ Supports  any fusion, task and number of modalities; official: late, one label a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Literal
 
@@ -66,6 +66,19 @@ def alignment(logits: Sequence[Tensor]) -> Tensor:
     return torch.stack(losses).mean()
 
 
+def projections(dims: Mapping[str, int]) -> dict[str, nn.Module]:
+    """Groups of linear maps to the narrowest width; none where all widths are equal."""
+    if len(set(dims.values())) == 1:
+        return {}
+    return {f"align.{m}": nn.Linear(d, min(dims.values())) for m, d in dims.items()}
+
+
+def aligned(ctx: Context, features: Mapping[str, Tensor]) -> list[Tensor]:
+    """Features (B, d) of one width, through the :func:`projections` that the model has."""
+    parts = ctx.model.parts()
+    return [parts[f"align.{m}"](z) if f"align.{m}" in parts else z for m, z in features.items()]
+
+
 def fitted(epoch: int, epochs: int) -> float:
     """w of the official code in an epoch, from 1."""
     at = (FITTED_EPOCHS - 1) * (epoch - 1) / max(epochs - 1, 1)
@@ -86,10 +99,9 @@ class LFM(Strategy):
         return Needs(fusions=frozenset({"late"}), tasks=frozenset({"multiclass"}))
 
     def modules(self, ctx: Context) -> dict[str, nn.Module]:
-        dims = ctx.model.fusion.dims
-        if self.variant == "official" or not self.share or len(set(dims.values())) == 1:
+        if self.variant == "official" or not self.share:
             return {}
-        return {f"align.{m}": nn.Linear(d, min(dims.values())) for m, d in dims.items()}
+        return projections(ctx.model.fusion.dims)
 
     def alpha(self, epoch: int) -> float:
         """alpha_t, t from 1."""
@@ -100,13 +112,11 @@ class LFM(Strategy):
         if self.variant == "official":
             w = fitted(ctx.epoch, ctx.epochs)
             return 2 * (w * fused + (1 - w) * alignment(list(out.unimodal.values())))
-        alpha, parts = self.alpha(ctx.epoch), ctx.model.parts()
+        alpha = self.alpha(ctx.epoch)
         if alpha == 0:
             return fused
-        z = [
-            parts[f"align.{m}"](f) if f"align.{m}" in parts else f for m, f in out.features.items()
-        ]
-        return (1 - alpha) * fused + alpha * contrast(z, self.temperature)
+        apart = contrast(aligned(ctx, out.features), self.temperature)
+        return (1 - alpha) * fused + alpha * apart
 
     def on_epoch_end(self, ctx: Context, train: object, val: object) -> None:
         official = self.variant == "official"

@@ -42,7 +42,9 @@ def stages(v: Vector) -> None:
         strategy.step(ctx, batch)
         if epoch % 2 == 0:
             weights = dict(want["weights_after_stage"][epoch // 2 - 1])
-            assert float(fusion.rho.detach()) == pytest.approx(weights.pop("boost_rate"), abs=v["abs_tol"])
+            assert float(fusion.rho.detach()) == pytest.approx(
+                weights.pop("boost_rate"), abs=v["abs_tol"]
+            )
             modules = {f"encoder_{m}": parts[m] for m in order} | {"shared": fusion.linear}
             assert_weights(modules, weights, v["abs_tol"])
     for m in order:  # the heads given were used, never changed
