@@ -1,4 +1,4 @@
-"""AMCo: adaptive mask co-optimisation (ICASSP 2023).
+"""AMCo: adaptive mask co-optimisation (Zhou et al., ICASSP 2023).
 
 Rule      A modality that held more than sigma of the probability in the batch before, softmax over
           the M x C unimodal logits, is masked: its logits are zero for classes drawn anew each

@@ -1,4 +1,4 @@
-"""MBSD: self-distillation from the stronger modality to the weaker (WSDM 2023).
+"""MBSD: self-distillation from the stronger modality to the weaker (Liu et al., WSDM 2023).
 
 Rule      Per sample and pair of modalities, the teacher is the one that gives the right class the
           larger probability, ps against pw. Its logits and probabilities are targets of the other:
