@@ -34,6 +34,15 @@ def explain(error: Exception) -> str:
     return one_line(Exception(text.split("Config search path", maxsplit=1)[0]))[:LONGEST]
 
 
+def of_hydra(error: Exception) -> bool:
+    """Whether the composition of a configuration raised it, with no class of its own."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
+    return module.partition(".")[0] in ("hydra", "omegaconf", "antlr4")
+
+
 def _quote(name: str) -> str:
     return repr(name[:80])
 

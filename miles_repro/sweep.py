@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from miles_repro.errors import UserError
-from miles_repro.hints import explain
+from miles_repro.hints import explain, of_hydra
 from miles_repro.machine import cores, duration, end_with_parent, lead, stop_on_signals
 from miles_repro.records import printable
 
@@ -65,7 +65,7 @@ class Launch:
             print(f"interrupted{what}: the same command continues", file=sys.stderr)
             return 130
         except Exception as e:  # the launcher's own: a job keeps its errors to itself
-            if self.follower is None and not _of_hydra(e):
+            if self.follower is None and not of_hydra(e):
                 raise
             if self.follower is None:
                 print(f"error: {explain(e)}", file=sys.stderr)
@@ -234,15 +234,6 @@ class Follower:
             self.said = time.perf_counter()
             ended = sum(self.counts.values())
             print(f"[{ended}/{self.total}, left {left}] {len(beats)} running: {now}", flush=True)
-
-
-def _of_hydra(error: Exception) -> bool:
-    """Whether the composition of a configuration raised it, with no class of its own."""
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    module = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
-    return module.partition(".")[0] in ("hydra", "omegaconf", "antlr4")
 
 
 def _beats(folder: Path) -> Iterable[dict[str, Any]]:
