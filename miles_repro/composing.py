@@ -212,8 +212,9 @@ def _checked(raw: Raw) -> Config:
     if dataset.strong is not None and dataset.strong == dataset.weak:
         raise UserError(f"dataset.strong and dataset.weak are both {dataset.strong}")
     classes, task = manifest.get("classes"), manifest.get("task")
-    if task and dataset.task != task:
-        raise UserError(f"dataset.task={dataset.task}, but {folder} was prepared for {task}")
+    asked = dataset.task if isinstance(dataset.task, str) else dataset.task["name"]
+    if task and asked != task:
+        raise UserError(f"dataset.task={asked}, but {folder} was prepared for {task}")
     if classes and len(classes) != dataset.num_classes:
         raise UserError(
             f"dataset.num_classes={dataset.num_classes}, but {folder} was prepared with "
@@ -238,10 +239,10 @@ def check_combination(config: Config, strategy: Any, fusion: Any) -> list[str]:
             f"strategy {name} is not defined for fusion={kind}; "
             f"use {', '.join(sorted(needs.fusions))}"
         )
-    if needs.tasks is not None and config.dataset.task not in needs.tasks:
+    task = config.dataset.task if isinstance(config.dataset.task, str) else "own"
+    if needs.tasks is not None and task not in needs.tasks:
         raise UserError(
-            f"strategy {name} is not defined for {config.dataset.task} data sets such as "
-            f"{config.dataset.name}"
+            f"strategy {name} is not defined for {task} data sets such as {config.dataset.name}"
         )
     for who, low, high in (
         (f"strategy {name}", needs.min_modalities, needs.max_modalities),

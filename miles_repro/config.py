@@ -21,12 +21,12 @@ from pydantic import (
     Field,
     StrictBool,
     StrictInt,
-    StringConstraints,
     ValidationError,
 )
 
 from miles_repro.data.manifest import sha256_of
 from miles_repro.errors import UserError, one_line
+from miles_repro.records import Name
 
 NUMBERS_VERSION = 2
 """Raised by any change of code that can move a number; part of every run id."""
@@ -36,9 +36,6 @@ PATHS = {"folder", "weights"}
 
 LABELS = {"name", "label", "family", "search", "teachers"}
 """Entries of a node that are not arguments of its ``_target_``."""
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
-"""What becomes a folder: nothing that leaves the records' tree or ends as markup."""
 
 
 def _named(node: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +68,7 @@ class DatasetConfig(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     name: Name
-    task: str
+    task: str | Node
     num_classes: int = Field(ge=1)
     threshold: float = Field(default=0.5, gt=0, lt=1)  # multilabel only
     metric: str | None = None  # the task's headline metric, where it has several

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from miles_repro import metrics
-from miles_repro.config import build
 from miles_repro.errors import UserError
 
 Score = dict[str, float]
@@ -28,7 +27,8 @@ class Task:
     """
 
     name: ClassVar[str]
-    metric: ClassVar[str]
+    metric: str
+    headlines: ClassVar[tuple[str, ...]] = ()  # others that it may be
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
@@ -81,6 +81,7 @@ class Multilabel(Task):
 
     name = "multilabel"
     metric = "f1_micro"
+    headlines = ("f1_macro", "f1_weighted", "f1_samples")
 
     def __init__(self, num_classes: int, threshold: float = 0.5) -> None:
         super().__init__(num_classes)
@@ -166,21 +167,38 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
-def build_task(name: str | Mapping[str, Any], num_classes: int, threshold: float = 0.5) -> Task:
+def build_task(
+    name: str | Mapping[str, Any],
+    num_classes: int,
+    threshold: float = 0.5,
+    metric: str | None = None,
+) -> Task:
     """The task of a data set.
 
     Args:
         name: one of ``TASKS``, or a node with the ``_target_`` of a Task.
         threshold: probability above which a multilabel task predicts a label.
+        metric: the headline, where the task has several (``Task.headlines``).
 
     Raises:
         UserError: an unknown name, or a node that cannot be built.
     """
     if isinstance(name, Mapping):
-        return build(name, num_classes)
-    if name not in TASKS:
+        from miles_repro.config import build  # balance needs torch alone
+
+        task: Task = build(name, num_classes)
+    elif name not in TASKS:
         raise UserError(f"dataset.task={name}: one of {', '.join(TASKS)}, or a _target_ node")
-    return Multilabel(num_classes, threshold) if name == "multilabel" else TASKS[name](num_classes)
+    elif name == "multilabel":
+        task = Multilabel(num_classes, threshold)
+    else:
+        task = TASKS[name](num_classes)
+    if metric is not None:
+        if metric not in (task.metric, *task.headlines):
+            known = ", ".join((task.metric, *task.headlines))
+            raise UserError(f"dataset.metric={metric}: {task.name} has {known}")
+        task.metric = metric
+    return task
 
 
 def positives_confidence(logits: Tensor, y: Tensor) -> Tensor:

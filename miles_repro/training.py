@@ -15,6 +15,7 @@ from miles_repro import cost, provenance, tracking
 from miles_repro.config import Config, build, target
 from miles_repro.context import Teacher
 from miles_repro.data.reader import Part
+from miles_repro.encoders.check import check_inputs
 from miles_repro.errors import UserError
 from miles_repro.evaluate import results
 from miles_repro.fusions.concat import Concat
@@ -183,7 +184,8 @@ def build_fit(
         amp={"bf16": torch.bfloat16, "fp16": torch.float16, None: None}[config.precision.amp],
         channels_last=config.precision.channels_last,
     )
-    task = build_task(dataset.task, dataset.num_classes, dataset.threshold)
+    task = build_task(dataset.task, dataset.num_classes, dataset.threshold, dataset.metric)
+    check_inputs(dict(model.encoders.items()), part("train").batch(torch.arange(1))[0])
     try:
         return Fit(model, task, strategy, part("train"), part("val"), recipe, teachers)
     except ValueError as e:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from miles_repro.config import Config, build
-from miles_repro.data.manifest import read_manifest
+from miles_repro.data.manifest import part_sizes, read_manifest
 from miles_repro.errors import UserError
 from miles_repro.machine import duration
 from miles_repro.protocol.jobs import Job
@@ -125,7 +125,7 @@ class _Meter:
         """Choose the share of the data that takes about TARGET_S an epoch."""
         config = self.protocol.config_for_timing(job)
         manifest = read_manifest(config.runtime.data_dir / job.dataset)
-        rows = manifest["schemes"][config.dataset.scheme]["train"] * config.budget.data_fraction
+        rows = part_sizes(manifest, config.dataset.scheme)["train"] * config.budget.data_fraction
         self.share = min(1.0, 4 * config.batch_size / rows)
         seconds = self.cost(job).epoch_s * self.share
         self.share = min(1.0, self.share * max(1.0, TARGET_S / seconds))

@@ -13,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from miles_repro.config import Config, build
+from miles_repro.data.manifest import part_sizes
 from miles_repro.data.reader import PreparedData
 from miles_repro.model import build_model
 
@@ -31,7 +32,7 @@ def run_flops(config: Config, modalities: list[str], passes: float) -> float:
     model = build_model(encoders, fusion, config.dataset.num_classes, "none", config.seed).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(x)
-    sizes = data.manifest["schemes"][scheme]
+    sizes = part_sizes(data.manifest, scheme)
     fraction = config.budget.data_fraction
     rows = BACKWARD * passes * fraction * sizes["train"] + fraction * sizes["val"]
     return float(counter.get_total_flops() / 2 * rows * config.epochs)

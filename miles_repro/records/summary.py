@@ -84,14 +84,14 @@ class Summary(TypedDict):
     dataset: Name
     fusion: Name
     strategy: Name
-    label: NotRequired[Text]
-    family: NotRequired[Text]
+    label: Text
+    family: Text
     trial: Count
     seed: Count
     budget: Name
     pinned: list[Text]
-    keep: NotRequired[list[Name]]
-    code: NotRequired[dict[Text, Text]]
+    keep: list[Name]
+    code: dict[Text, Text]
     command: Text
     config: Settings
     data_fingerprint: Text
@@ -99,14 +99,14 @@ class Summary(TypedDict):
     strong: Name | None
     weak: Name | None
     metric: Name
-    unimodal_source: NotRequired[Literal["trained", "split", "zero_mask", "own"]]
+    unimodal_source: Literal["trained", "split", "zero_mask", "own"]
     epochs: Annotated[Count, Field(ge=1)]
     best_epoch: Annotated[Count, Field(ge=1)]
     val: Scores
     test: Scores
     gap: FiniteFloat | None
     utilization: dict[Literal["val", "test"], dict[Name, FiniteFloat | None] | None]
-    instruments: NotRequired[dict[Literal["split", "probe"], Splits]]
+    instruments: dict[Literal["split", "probe"], Splits]
     missing: dict[Name, Scores]
     noise: dict[Name, Scores]
     cost: Cost
