@@ -45,7 +45,9 @@ class PDMP(Strategy):
         metrics = {m: ctx.teacher(m).metric for m in ctx.modalities}
         known = {m: value for m, value in metrics.items() if value is not None}
         if unknown := metrics.keys() - known.keys():
-            raise ValueError(f"the validation metric of {', '.join(sorted(unknown))} alone is not known")
+            raise ValueError(
+                f"the validation metric of {', '.join(sorted(unknown))} alone is not known"
+            )
         self.factors = coefficients(known, self.gamma_p, self.gamma_r)
         if self.apply == "lr":
             self.state.lr_factors = {f"encoder.{m}": k for m, k in self.factors.items()}
