@@ -14,8 +14,9 @@ Deviations from the official code
           detaches after the two projections and erases their other gradient, so that they stay at
           their initial values for ever. Where each modality has a branch with a bias of its own,
           L_m is that branch's, as in the code.
-Supports  concat and sum, any task and number of modalities. With the other feature at zero, FiLM
-          and gated fusion give the conditioned encoder no gradient at all while their bias is zero.
+Supports  any task and number of modalities; any fusion but FiLM and gated, which give the
+          conditioned encoder next to no gradient where the other feature is zero: none at all while
+          their bias is.
           No neutral point: alpha 0 would stop the encoders.
 """
 
@@ -35,6 +36,8 @@ from miles_repro.hyper import hyper
 from miles_repro.model import Output
 from miles_repro.strategy import Needs, Strategy
 
+FUSIONS = frozenset({"concat", "sum", "late", "lowrank", "transformer"})
+"""Those in which a modality still learns where the others' features are zero."""
 CLIP = 40.0
 """Largest norm of all gradients in the released code."""
 
@@ -49,7 +52,7 @@ def alone(fusion: Fusion, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class DGL(Strategy):
     """Fusion and encoders each with a loss of their own."""
 
-    needs: ClassVar[Needs] = Needs(fusions=frozenset({"concat", "sum"}), passes=1.1)
+    needs: ClassVar[Needs] = Needs(fusions=FUSIONS, passes=1.1)
 
     alpha: float = hyper(4.0, gt=0)
     variant: Literal["paper", "official"] = "paper"

@@ -28,10 +28,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miles_repro.context import Batch, Context, Teacher
+from miles_repro.context import Batch, Context, Logits, Teacher
 from miles_repro.hyper import hyper
 from miles_repro.model import Output
-from miles_repro.strategies.umt import feature_distance
+from miles_repro.strategies.umt import feature_distance, taught
 from miles_repro.strategy import Needs, Strategy
 
 
@@ -89,17 +89,17 @@ class G2D(Strategy):
         active = learning(self.confidence, ctx.epoch, phase)
         self.state.frozen = {f"encoder.{m}" for m in ctx.modalities if m not in active}
 
+    def step(self, ctx: Context, batch: Batch) -> Logits:
+        """Once the teachers have seen the inputs, as ever."""
+        self._taught = taught(ctx, batch) if self.w_feature or self.w_logit else {}
+        return super().step(ctx, batch)
+
     def loss(self, ctx: Context, batch: Batch, out: Output) -> Tensor:
-        total = super().loss(ctx, batch, out)
-        if self.w_feature == 0 and self.w_logit == 0:
-            return total
-        multilabel = ctx.task.name == "multilabel"
-        for m in ctx.modalities:
-            z, logits = ctx.teacher(m)(batch.x[m])
+        total, several = super().loss(ctx, batch, out), ctx.task.name == "multilabel"
+        for m, (z, logits) in self._taught.items():
+            apart = distillation(out.fused, logits, self.temperature, several)
             total = total + self.w_feature * feature_distance(out.features[m], z)
-            total = total + self.w_logit * distillation(
-                out.fused, logits, self.temperature, multilabel
-            )
+            total = total + self.w_logit * apart
         return total
 
     def log(self) -> dict[str, float]:

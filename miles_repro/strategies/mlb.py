@@ -97,9 +97,11 @@ class MLB(Strategy):
 
     def _scale_rates(self, ctx: Context, k: dict[str, float]) -> None:
         assert ctx.optimizer is not None
-        factors = {f"encoder.{m}": factor for m, factor in k.items()}
+        factors = {
+            id(p): factor for m, factor in k.items() for p in ctx.model.encoders[m].parameters()
+        }
         for group in ctx.optimizer.param_groups:
-            group["lr"] *= factors.get(group["name"], 1.0)
+            group["lr"] *= factors.get(id(group["params"][0]), 1.0)
 
     def _scale_gradients(self, ctx: Context, k: dict[str, Tensor]) -> None:
         wide = self.variant == "official"

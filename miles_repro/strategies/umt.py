@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miles_repro.context import Batch, Context
+from miles_repro.context import Batch, Context, Logits
 from miles_repro.hyper import hyper
 from miles_repro.model import Output
 from miles_repro.strategy import Needs, Strategy
@@ -37,6 +37,12 @@ def feature_distance(z: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(z.float(), teacher.detach().float())
 
 
+def taught(ctx: Context, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+    """Modality -> feature (B, d) and logits (B, C) that its teacher gives for the batch."""
+    with ctx.autocast():
+        return {m: ctx.teacher(m)(batch.x[m]) for m in ctx.modalities}
+
+
 class UMT(Strategy):
     """Draw each encoder's features towards those of its unimodal model."""
 
@@ -45,11 +51,15 @@ class UMT(Strategy):
     weight: float = hyper(10.0, ge=0)
     ends: float = hyper(1.0, ge=0, le=1)
 
+    def step(self, ctx: Context, batch: Batch) -> Logits:
+        """Once the teachers have seen the inputs, as ever."""
+        inside = self.weight > 0 and ctx.epoch <= round(self.ends * ctx.epochs)
+        self._taught = taught(ctx, batch) if inside else {}
+        return super().step(ctx, batch)
+
     def loss(self, ctx: Context, batch: Batch, out: Output) -> Tensor:
         fused = super().loss(ctx, batch, out)
-        if self.weight == 0 or ctx.epoch > round(self.ends * ctx.epochs):
+        if not self._taught:
             return fused
-        distances = [
-            feature_distance(out.features[m], ctx.teacher(m)(batch.x[m])[0]) for m in ctx.modalities
-        ]
+        distances = [feature_distance(out.features[m], z) for m, (z, _) in self._taught.items()]
         return fused + self.weight * torch.stack(distances).sum()
