@@ -71,7 +71,7 @@ class Greedy(Strategy):
         return ctx.model.fusion
 
     def regate(self, gates: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A training batch's gates (B, d_m); the held one is the mean so far, this batch included."""
+        """A training batch's gates (B, d_m); the held one is the mean so far, now included."""
         self.batches += 1
         for m, gate in gates.items():
             now = gate.detach().float().mean(0)
