@@ -21,7 +21,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,16 +31,12 @@ from torch.optim import Optimizer
 from miles_repro import strategies
 from miles_repro.context import Batch, Context, Logits, Segment, Teacher
 from miles_repro.factors import RateFactors
-from miles_repro.fusions.base import Fusion
-from miles_repro.fusions.concat import Concat
+from miles_repro.foreign import Data, Parts, as_fusion
 from miles_repro.model import Multimodal, Output
 from miles_repro.recipe import Recipe
 from miles_repro.seeding import derive
 from miles_repro.strategy import Strategy
 from miles_repro.tasks import Multiclass, Score, Task
-
-Data = Mapping[str, tuple[Mapping[str, Tensor], Tensor]]
-"""``train`` and ``val`` -> inputs (N, ...) by modality, labels (N,)."""
 
 
 class Balancer:
@@ -98,7 +94,7 @@ class Balancer:
         if not strategy.needs.min_modalities <= len(encoders) <= most:
             raise ValueError(f"{name} is not defined for {len(encoders)} modalities")
         device = next(p.device for e in encoders.values() for p in e.parameters())
-        fused = _fusion(fusion, encoders, dims)
+        fused = as_fusion(fusion, encoders, dims)
         task = task or Multiclass(fused.num_classes)
         if strategy.needs.tasks is not None and task.name not in strategy.needs.tasks:
             raise ValueError(f"{name} is not defined for {task.name} tasks")
@@ -114,7 +110,7 @@ class Balancer:
         )
         trained = heads if heads and strategy.needs.heads == "trained" else {}
         model = Multimodal(encoders, fused, trained)
-        self.ctx = Context(model, task, recipe, strategy, _Parts(data, device, name))
+        self.ctx = Context(model, task, recipe, strategy, Parts(data, device, name))
         self.ctx.teachers = {
             m: t if isinstance(t, Teacher) else Teacher(*t) for m, t in (teachers or {}).items()
         }
@@ -124,9 +120,10 @@ class Balancer:
         torch.manual_seed(derive(seed, "modules"))
         own = strategy.modules(self.ctx)
         model.adopt({group: module.to(device) for group, module in own.items()})
-        for module in own.values():
-            optimizer.add_param_group({"params": list(module.parameters())})
         strategy.setup(self.ctx)
+        made = [*own.values(), *([model.fusion] if model.fusion is not fused else [])]
+        for module in made:  # what the strategy brings, a fusion of its own included
+            optimizer.add_param_group({"params": list(module.parameters())})
         parts = {n: m for n, m in model.parts().items() if any(True for _ in m.parameters())}
         self._rates = RateFactors(optimizer, parts)
         if absent := self._rates.check():
@@ -260,81 +257,6 @@ def _scores(given: Mapping[str, float | Score]) -> dict[str, Score]:
         k: dict(v) if isinstance(v, Mapping) else {"metric": float(v), "loss": 1 - float(v)}
         for k, v in given.items()
     }
-
-
-class _Wrapped(Fusion):
-    """A module from {modality: feature} to logits; unimodal logits: other features zero."""
-
-    def __init__(self, module: nn.Module, num_classes: int) -> None:
-        super().__init__({}, num_classes)
-        self.module = module
-
-    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        return self.module(features)
-
-
-def _fusion(
-    fusion: nn.Module, encoders: Mapping[str, nn.Module], dims: Mapping[str, int] | None
-) -> Fusion:
-    if isinstance(fusion, Fusion):
-        return fusion
-    if not isinstance(fusion, nn.Linear):
-        outputs = [m.out_features for m in fusion.modules() if isinstance(m, nn.Linear)]
-        if not outputs:
-            raise ValueError("fusion: give a Fusion, an nn.Linear, or a module that ends in one")
-        return _Wrapped(fusion, outputs[-1])
-    widths = {m: int(getattr(e, "dim", 0)) for m, e in encoders.items()} | dict(dims or {})
-    if not all(widths.values()) or sum(widths.values()) != fusion.in_features:
-        raise ValueError(
-            f"fusion takes {fusion.in_features} features: say what each modality has of them, "
-            f"dims={{{', '.join(f'{m!r}: ..' for m in encoders)}}}"
-        )
-    joined = Concat({m: widths[m] for m in encoders}, fusion.out_features)
-    joined.linear = fusion
-    return joined
-
-
-class _Parts(Mapping[str, Any]):
-    """The splits given, if any: who asks for another learns what to pass."""
-
-    def __init__(self, data: Data | None, device: torch.device, name: str) -> None:
-        self.found = {k: _Memory(x, y, device) for k, (x, y) in (data or {}).items()}
-        self.name = name
-
-    def __getitem__(self, split: str) -> Any:
-        if split not in self.found:
-            raise ValueError(f"{self.name} looks at the {split} split: pass data={{'{split}': ..}}")
-        return self.found[split]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.found)
-
-    def __len__(self) -> int:
-        return len(self.found)
-
-
-class _Memory:
-    """A split in memory, read as the suite reads its own."""
-
-    groups: Tensor | None = None
-
-    def __init__(self, x: Mapping[str, Tensor], y: Tensor, device: torch.device) -> None:
-        self.x, self.labels, self.device = dict(x), y.to(device), device
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def within_memory(self, size: int) -> int:
-        return size
-
-    def batch(self, index: Tensor, only: str | None = None) -> tuple[dict[str, Tensor], Tensor]:
-        names = self.x if only is None else (only,)
-        x = {m: self.x[m][index.to(self.x[m].device)].to(self.device) for m in names}
-        return x, self.labels[index.to(self.device)]
-
-    def batches(self, order: Tensor, size: int, only: str | None = None) -> Iterator[Any]:
-        for index in order.split(size):
-            yield self.batch(index, only)
 
 
 def __getattr__(name: str) -> Callable[..., Balancer]:

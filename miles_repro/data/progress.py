@@ -7,21 +7,13 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from miles_repro.machine import duration
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
 PLAIN_EVERY_S = 5.0
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: ``45 s``, ``3 min 10 s``, ``2 h 05 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 class Progress:

@@ -48,10 +48,11 @@ from miles_repro.data.filling import (
     settle,
 )
 from miles_repro.data.manifest import PARTS, Card, build_manifest
-from miles_repro.data.pool import cores, in_parallel
+from miles_repro.data.pool import in_parallel
 from miles_repro.data.progress import Progress
 from miles_repro.data.statistics import mean_and_std
 from miles_repro.errors import UserError
+from miles_repro.machine import cores
 
 __all__ = ["Card", "Preparation", "Refuse", "Skip"]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from miles_repro.machine import duration
 from miles_repro.paper import DATASETS
 from miles_repro.selection import Cell, Record, Study, setting
 
@@ -69,12 +70,6 @@ def cost_text(runs: Sequence[Record]) -> str:
     if energy is not None:
         parts.append(f"{energy / 3.6e6:.3g} kWh")
     return ", ".join(parts) or "not recorded"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def interval_note(runs: Iterable[Record]) -> str:
