@@ -75,7 +75,7 @@ class InfoReg(Strategy):
     persistent: ClassVar[tuple[str, ...]] = ("traces",)
 
     beta: float = hyper(0.9, ge=0)
-    threshold: float = hyper(0.04, ge=0)
+    threshold: float = hyper(0.04, le=1)  # the growth is at most 1; below 0 the trace may fall
     aux_losses: bool = False
     variant: Literal["paper", "official"] = "paper"
 
