@@ -255,7 +255,10 @@ def test_neutral_hyperparameters_are_vanilla_bit_for_bit(
         assert {g: mine["lr"][g] for g in theirs["lr"]} == theirs["lr"]
 
 
-@pytest.mark.parametrize("strategy", ["miles", "ogm", "mses", "gblend", "mimo", "mslr_d"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["miles", "ogm", "mses", "gblend", "mimo", "mslr_d", "inforeg", "mlb", "g2d", "umt", "pdmp"],
+)
 def test_the_settings_used_here_do_act(strategy: str, tiny_data: Path, tmp_path: Path) -> None:
     """Else the resume tests above would prove nothing about a strategy's state."""
     reference = ROWS[strategy].like

@@ -1,4 +1,4 @@
-"""InfoReg: information acquisition regulated in the prime learning window (CVPR 2025).
+"""InfoReg: regulation in the prime learning window (Huang et al., CVPR 2025).
 
 Rule      Within the window, an encoder whose own prediction is ahead is held back: its gradient
           gains alpha_m (theta_m - theta_m at the start of the epoch), that of the penalty
@@ -51,7 +51,7 @@ def strengths(gap: Tensor, beta: float) -> Tensor:
 
 
 def official_strengths(gap: Tensor) -> Tensor:
-    """alpha (2,) from gap (2,) as released."""
+    """alpha (2,) from gap (2,), as in the released code."""
     return strengths(gap, 1.0) * gap.new_tensor(OFFICIAL)
 
 
@@ -75,7 +75,7 @@ class InfoReg(Strategy):
     persistent: ClassVar[tuple[str, ...]] = ("traces",)
 
     beta: float = hyper(0.9, ge=0)
-    threshold: float = hyper(0.04, ge=0)
+    threshold: float = hyper(0.04, le=1)  # the growth is at most 1; below 0 the trace may fall
     aux_losses: bool = False
     variant: Literal["paper", "official"] = "paper"
 
@@ -140,13 +140,11 @@ class InfoReg(Strategy):
             scores = [-ctx.task.loss(f, batch.y) for f in logits.values()]
             alpha = strengths(gaps(torch.stack(scores)), self.beta)
         self._alphas.append(alpha)
-        for a, m in zip(alpha, ctx.modalities, strict=True):
-            if m in self._starts:
-                for p, start in zip(
-                    ctx.model.encoders[m].parameters(), self._starts[m], strict=True
-                ):
-                    if p.grad is not None:
-                        p.grad.add_(a * (p - start))
+        for m, starts in self._starts.items():
+            a = alpha[ctx.modalities.index(m)]
+            for p, start in zip(ctx.model.encoders[m].parameters(), starts, strict=True):
+                if p.grad is not None:
+                    p.grad.add_(a * (p - start))
 
     def on_epoch_end(self, ctx: Context, train: Scores, val: Scores) -> None:
         norms = torch.stack(self._norms)
@@ -154,11 +152,11 @@ class InfoReg(Strategy):
         total = norms.sum(0) if self.variant == "official" else norms.mean(0)
         for m, value in zip(ctx.modalities, total.tolist(), strict=True):
             self.traces[m] = [*self.traces.get(m, []), value][-OFFICIAL_EPOCHS - 1 :]
-        alphas = torch.stack(self._alphas).mean(0).tolist() if self._alphas else []
-        self._log = {f"trace_{m}": values[-1] for m, values in self.traces.items()} | {
-            f"alpha_{m}": a if m in self._starts else 0.0
-            for m, a in zip(ctx.modalities, alphas, strict=False)
-        }
+        self._log = {f"trace_{m}": values[-1] for m, values in self.traces.items()}
+        if self._alphas:
+            alpha = torch.stack(self._alphas).mean(0).tolist()
+            named = zip(ctx.modalities, alpha, strict=True)
+            self._log |= {f"alpha_{m}": a for m, a in named if m in self._starts}
 
     def log(self) -> dict[str, float]:
         return self._log

@@ -87,7 +87,7 @@ def steps(v: Vector) -> None:
 
 
 ROW = Row(
-    needed=("strategy.threshold=0.0",),
+    needed=("strategy.threshold=-100.0",),
     touches=[set()],
     neutral=[
         ({"strategy.threshold": 1.0}, "vanilla"),
