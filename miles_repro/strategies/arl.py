@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from miles_repro.context import Batch, Context
-from miles_repro.fusions.base import Fusion
 from miles_repro.hyper import hyper
 from miles_repro.model import Output
+from miles_repro.strategies.dgl import alone
 from miles_repro.strategies.mla import entropy
 from miles_repro.strategy import Needs, Strategy
 
@@ -60,7 +60,7 @@ class ARL(Strategy):
         return Needs(max_modalities=2 if self.variant == "paper" else None)
 
     def unimodal(self, ctx: Context, out: Output) -> dict[str, Tensor]:
-        return Fusion.unimodal(ctx.model.fusion, out.features)
+        return alone(ctx.model.fusion, out.features)
 
     def on_epoch_start(self, ctx: Context) -> None:
         self._seen = []
@@ -70,8 +70,8 @@ class ARL(Strategy):
         acting = ctx.epoch > round(self.warmup * ctx.epochs)
         if acting:
             self._seen.append(self._factors(ctx, list(masked.values()), batch.y))
-        alone = torch.stack([ctx.task.loss(f, batch.y) for f in masked.values()]).sum()
-        return ctx.task.loss(out.fused, batch.y) + (self.gamma if acting else 1.0) * alone
+        losses = torch.stack([ctx.task.loss(f, batch.y) for f in masked.values()]).sum()
+        return ctx.task.loss(out.fused, batch.y) + (self.gamma if acting else 1.0) * losses
 
     @torch.no_grad()
     def _factors(self, ctx: Context, masked: list[Tensor], y: Tensor) -> Tensor:
