@@ -16,9 +16,9 @@ Deviations from the official code
           it takes the entropies over the batch axis, so that a prediction depends on its batch;
           its projection, had it acted, takes an outer product for h^T P h; its torch version let
           an encoder take a step of momentum and decay on another's turn.
-Supports  fusion late only, whose classifiers become the one head; any number of modalities and
-          task (multilabel entropy: mean over labels). Features of unequal width are first
-          projected to the widest, as in the fusion sum.
+Supports  fusion late only, whose classifiers become the one head; any number of modalities; any
+          task of classes (multilabel entropy: mean over labels). Features of unequal width are
+          first projected to the widest, as in the fusion sum.
 """
 
 from __future__ import annotations
@@ -37,11 +37,14 @@ from miles_repro.model import Output
 from miles_repro.strategy import Needs, Strategy
 from miles_repro.tasks import Task
 
+WITH_ENTROPY = frozenset({"multiclass", "multilabel", "binary"})
+"""Tasks whose predictions are probabilities."""
+
 
 class SharedHead(Sum):
     """f_m = S z_m + s with one S and s for all modalities; fused: their mean."""
 
-    def projected(self, m: str, z: Tensor) -> Tensor:
+    def widened(self, m: str, z: Tensor) -> Tensor:
         """What the head sees of a feature (B, d_m): (B, d), d the widest feature's width."""
         return self.project[m](z) if m in self.project else z
 
@@ -49,15 +52,15 @@ class SharedHead(Sum):
         return torch.stack(list(self.unimodal(features).values())).mean(0)
 
     def unimodal(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {m: self.linear(self.projected(m, features[m])) for m in self.dims}
+        return {m: self.linear(self.widened(m, features[m])) for m in self.dims}
 
 
 def entropy(task: Task, logits: Tensor) -> Tensor:
-    """Entropy (..., in nats) of predictions (..., C); multilabel: the mean over labels."""
+    """Entropy (..., in nats) of predictions (..., C); of yes-or-no labels: their mean."""
     logits = logits.float()
-    if task.name == "multilabel":
-        return Bernoulli(logits=logits, validate_args=False).entropy().mean(-1)
-    return Categorical(logits=logits, validate_args=False).entropy()
+    if task.name == "multiclass":
+        return Categorical(logits=logits, validate_args=False).entropy()
+    return Bernoulli(logits=logits, validate_args=False).entropy().mean(-1)
 
 
 def weighted(task: Task, logits: Tensor) -> Tensor:
@@ -75,7 +78,7 @@ def recursive_projection(p: Tensor, h: Tensor, a: float) -> Tensor:
 class MLA(Strategy):
     """Modalities one by one through a shared head."""
 
-    needs: ClassVar[Needs] = Needs(fusions=frozenset({"late"}), passes=1.1)
+    needs: ClassVar[Needs] = Needs(fusions=frozenset({"late"}), tasks=WITH_ENTROPY, passes=1.1)
     persistent: ClassVar[tuple[str, ...]] = ("turns", "projector", "before")
 
     projection: Literal["none", "current", "previous"] = "none"
@@ -104,7 +107,7 @@ class MLA(Strategy):
             logits = ctx.logits(out)  # before the turns change the head
         for m in ctx.modalities:
             with ctx.autocast():
-                h = head.projected(m, out.features[m])
+                h = head.widened(m, out.features[m])
                 loss = ctx.task.loss(head.linear(h), batch.y)
             ctx.backward(loss)
             if self.projection != "none":
