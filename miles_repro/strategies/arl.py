@@ -14,8 +14,8 @@ Deviations from the official code, which cannot train as released (its gradient 
           ``variant: official`` is that. Its FiLM and gated fusions pair a modality with itself.
 Note      Means and sums over the batch are ours: the paper does not say. Under Adam a constant
           factor does nothing. No setting equals vanilla: gamma 0 still scales.
-Supports  any fusion and task; two modalities (Eq. 18 is a ratio), official: any number.
-          Multilabel: mean entropy and mean probability over the labels.
+Supports  any fusion, any task of classes; two modalities (Eq. 18 is a ratio); official: any task
+          and number. Multilabel: mean entropy and mean probability over the labels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from miles_repro.context import Batch, Context
 from miles_repro.hyper import hyper
 from miles_repro.model import Output
 from miles_repro.strategies.dgl import alone
-from miles_repro.strategies.mla import entropy
+from miles_repro.strategies.mla import WITH_ENTROPY, entropy
 from miles_repro.strategy import Needs, Strategy
 
 EPS = 1e-8
@@ -57,7 +57,9 @@ class ARL(Strategy):
 
     @property
     def needs(self) -> Needs:  # type: ignore[override]
-        return Needs(max_modalities=2 if self.variant == "paper" else None)
+        if self.variant == "official":
+            return Needs()
+        return Needs(tasks=WITH_ENTROPY, max_modalities=2)
 
     def unimodal(self, ctx: Context, out: Output) -> dict[str, Tensor]:
         return alone(ctx.model.fusion, out.features)
