@@ -14,8 +14,8 @@ Deviations from the official code, which cannot train as released (its gradient 
           ``variant: official`` is that. Its FiLM and gated fusions pair a modality with itself.
 Note      Means and sums over the batch are ours: the paper does not say. Under Adam a constant
           factor does nothing. No setting equals vanilla: gamma 0 still scales.
-Supports  any fusion and task; two modalities (Eq. 18 is a ratio), official: any number.
-          Multilabel: mean entropy and mean probability over the labels.
+Supports  any fusion, any task of classes; two modalities (Eq. 18 is a ratio); official: any task
+          and number. Multilabel: mean entropy and mean probability over the labels.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 
 from miles_repro.context import Batch, Context
-from miles_repro.fusions.base import Fusion
 from miles_repro.hyper import hyper
 from miles_repro.model import Output
-from miles_repro.strategies.mla import entropy
+from miles_repro.strategies.dgl import alone
+from miles_repro.strategies.mla import WITH_ENTROPY, entropy
 from miles_repro.strategy import Needs, Strategy
 
 EPS = 1e-8
@@ -57,10 +57,12 @@ class ARL(Strategy):
 
     @property
     def needs(self) -> Needs:  # type: ignore[override]
-        return Needs(max_modalities=2 if self.variant == "paper" else None)
+        if self.variant == "official":
+            return Needs()
+        return Needs(tasks=WITH_ENTROPY, max_modalities=2)
 
     def unimodal(self, ctx: Context, out: Output) -> dict[str, Tensor]:
-        return Fusion.unimodal(ctx.model.fusion, out.features)
+        return alone(ctx.model.fusion, out.features)
 
     def on_epoch_start(self, ctx: Context) -> None:
         self._seen = []
@@ -70,8 +72,8 @@ class ARL(Strategy):
         acting = ctx.epoch > round(self.warmup * ctx.epochs)
         if acting:
             self._seen.append(self._factors(ctx, list(masked.values()), batch.y))
-        alone = torch.stack([ctx.task.loss(f, batch.y) for f in masked.values()]).sum()
-        return ctx.task.loss(out.fused, batch.y) + (self.gamma if acting else 1.0) * alone
+        losses = torch.stack([ctx.task.loss(f, batch.y) for f in masked.values()]).sum()
+        return ctx.task.loss(out.fused, batch.y) + (self.gamma if acting else 1.0) * losses
 
     @torch.no_grad()
     def _factors(self, ctx: Context, masked: list[Tensor], y: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ Deviations from the official code (``variant: official`` leaves it out): the gua
           classifiers are transformers; linear ones suit features that are vectors. The paper's
           L_gm speaks of gradients, its code takes weights: so do we.
 Note      No setting equals vanilla. Under Adam only changes of B_m act.
-Supports  any fusion (direction > 0: linear ones), task and number of modalities. Multilabel: the
-          accuracy is the share of labels that are right.
+Supports  any fusion (direction > 0: linear ones), any task of classes, any number of modalities.
+          Multilabel: the accuracy is the share of labels that are right.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from miles_repro.context import Batch, Context
 from miles_repro.hyper import hyper
 from miles_repro.model import Output
+from miles_repro.strategies.mla import WITH_ENTROPY
 from miles_repro.strategy import Needs, Strategy
 from miles_repro.tasks import Task
 
@@ -51,8 +52,9 @@ def coefficients(change: Tensor, guard: bool = True) -> Tensor:
 
 def accuracy(task: Task, logits: Tensor, y: Tensor) -> Tensor:
     """Share of right answers in a batch, a scalar; multilabel: over samples and labels."""
-    right = (logits > 0) == (y > 0) if task.name == "multilabel" else logits.argmax(1) == y
-    return right.float().mean()
+    if task.name == "multiclass":
+        return (logits.argmax(1) == y).float().mean()
+    return ((logits > 0) == (y.view_as(logits) > 0)).float().mean()
 
 
 def direction_loss(balance: Tensor, fused: list[Tensor], alone: list[Tensor]) -> Tensor:
@@ -83,7 +85,7 @@ class CGGM(Strategy):
 
     @property
     def needs(self) -> Needs:  # type: ignore[override]
-        return Needs(fusions=LINEAR if self.direction else None)
+        return Needs(fusions=LINEAR if self.direction else None, tasks=WITH_ENTROPY)
 
     def setup(self, ctx: Context) -> None:
         dims, classes = ctx.model.fusion.dims, ctx.task.num_classes

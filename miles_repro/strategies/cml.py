@@ -13,8 +13,8 @@ Search    lam {0.01, 0.1, 1}.
 Deviations ``variant: official`` is BalanceBenchmark's max(0, sum over the batch): samples cancel
           one another there; the hinge of each sample is the authors'. They draw the order once and
           a sample.
-Supports  any fusion, task and number of modalities; exempt: one label a sample. Multilabel: the
-          confidence is the mean over labels of max(p, 1 - p).
+Supports  any fusion, task of classes and number of modalities; exempt: one label a
+          sample. Multilabel: the confidence is the mean over labels of max(p, 1 - p).
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from torch import Tensor
 from miles_repro.context import Batch, Context
 from miles_repro.hyper import hyper
 from miles_repro.model import Output
+from miles_repro.strategies.mla import WITH_ENTROPY
 from miles_repro.strategy import Needs, Strategy
 from miles_repro.tasks import Task
 
 
 def confidence(task: Task, logits: Tensor) -> Tensor:
     """Largest probability (B,); multilabel: the mean over labels of the likelier answer's."""
-    if task.name == "multilabel":
-        p = logits.float().sigmoid()
-        return torch.maximum(p, 1 - p).mean(1)
-    return logits.float().softmax(1).amax(1)
+    if task.name == "multiclass":
+        return logits.float().softmax(1).amax(1)
+    p = logits.float().sigmoid()
+    return torch.maximum(p, 1 - p).mean(1)
 
 
 class CML(Strategy):
@@ -50,7 +51,7 @@ class CML(Strategy):
 
     @property
     def needs(self) -> Needs:  # type: ignore[override]
-        return Needs(tasks=frozenset({"multiclass"}) if self.exempt else None)
+        return Needs(tasks=frozenset({"multiclass"}) if self.exempt else WITH_ENTROPY)
 
     def on_epoch_start(self, ctx: Context) -> None:
         drawn = torch.randperm(len(ctx.modalities), generator=ctx.generator).tolist()

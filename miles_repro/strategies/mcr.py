@@ -20,8 +20,9 @@ Deviations from the official code, which returns its loss without R and L_con: a
           Eq. 12-13 differ from the code's in the clean prediction's part: ours is the code's.
 Note      With two modalities the greedy R is 0 whatever the weights; only its gradient counts.
           FiLM and gated fusions get none of it, only encoders do.
-Supports  any fusion, task and number of modalities (2^M sets). Unequal widths: projected as in
-          ``lfm.py`` for L_con. Multilabel: J of each label; alike are samples of equal labels.
+Supports  any fusion, task of classes and number of modalities (2^M sets). Unequal widths:
+          projected as in ``lfm.py`` for L_con. Multilabel: J of each label; alike are
+          samples of equal labels.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from miles_repro.fusions.sum import Sum
 from miles_repro.hyper import hyper
 from miles_repro.model import Output
 from miles_repro.strategies.lfm import aligned, projections
+from miles_repro.strategies.mla import WITH_ENTROPY
 from miles_repro.strategy import Needs, Strategy, weighted_loss
 from miles_repro.tasks import Task
 
@@ -53,7 +55,7 @@ Permutations = Mapping[str, Tensor]
 
 def divergence(task: Task, f: Tensor, g: Tensor) -> Tensor:
     """Mean Jensen-Shannon divergence, a scalar up to log 2, of predictions of logits (B, C)."""
-    if task.name == "multilabel":  # one of two outcomes a label
+    if task.name != "multiclass":  # one of two outcomes a label
         f, g = (torch.stack([x, -x], dim=-1) / 2 for x in (f, g))
     p, q = f.float().log_softmax(-1), g.float().log_softmax(-1)
     middle = torch.logaddexp(p, q) - math.log(2)
@@ -101,7 +103,9 @@ class MCR(Strategy):
 
     @property
     def needs(self) -> Needs:  # type: ignore[override]
-        return Needs(heads="trained", teachers=self.init == "teacher", passes=1.2)
+        return Needs(
+            heads="trained", tasks=WITH_ENTROPY, teachers=self.init == "teacher", passes=1.2
+        )
 
     def modules(self, ctx: Context) -> dict[str, nn.Module]:
         dims = ctx.model.fusion.dims

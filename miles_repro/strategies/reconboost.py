@@ -18,8 +18,8 @@ Deviations from the official code
           head has two layers.
 Note      The paper's text is not available: its reconcilement of all classes is not offered, the
           code takes the true one, as here. No setting equals vanilla.
-Supports  fusion late only, whose classifiers become the one head (``mla.py``); any task and number
-          of modalities. Multilabel: the weight is that of each label.
+Supports  fusion late only, whose classifiers become the one head (``mla.py``); any task of
+          classes and number of modalities. Multilabel: the weight is that of each label.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from miles_repro.context import Batch, Context
 from miles_repro.hyper import hyper
 from miles_repro.model import Output
-from miles_repro.strategies.mla import SharedHead
+from miles_repro.strategies.mla import WITH_ENTROPY, SharedHead
 from miles_repro.strategy import Needs, Strategy
 from miles_repro.tasks import Task
 
@@ -69,8 +69,8 @@ def reconciled(
     task: Task, current: Tensor, others: Tensor | None, y: Tensor, w1: float, w2: float
 ) -> Tensor:
     """The boosting loss, a scalar, of logits f_m (B, C) beside those of the others, if any."""
-    if task.name == "multilabel":
-        y = y.to(current.dtype)
+    if task.name != "multiclass":
+        y = y.view_as(current).to(current.dtype)
         losses = F.binary_cross_entropy_with_logits(current, y, reduction="none")
         q = (2 * y - 1) * others.float() if others is not None else None
         return ((w1 - w2 * (1.0 if q is None else q.sigmoid())) * losses).mean()
@@ -82,7 +82,7 @@ def reconciled(
 def memory_term(task: Task, current: Tensor, previous: Tensor) -> Tensor:
     """Mean squared difference, a scalar, of two predictions; ``previous`` is a constant."""
     now, then = (
-        f.float().sigmoid() if task.name == "multilabel" else f.float().softmax(1)
+        f.float().softmax(1) if task.name == "multiclass" else f.float().sigmoid()
         for f in (current, previous.detach())
     )
     return F.mse_loss(now, then)
@@ -99,7 +99,9 @@ class ReconBoost(Strategy):
 
     @property
     def needs(self) -> Needs:  # type: ignore[override]
-        return Needs(fusions=frozenset({"late"}), teachers=self.init == "teacher")
+        return Needs(
+            fusions=frozenset({"late"}), tasks=WITH_ENTROPY, teachers=self.init == "teacher"
+        )
 
     def setup(self, ctx: Context) -> None:
         heads: dict[str, nn.Module] = {}
