@@ -130,11 +130,8 @@ def _by_hand(raw: Raw, spaces: Raw, overrides: Sequence[str]) -> dict[str, Any]:
     if not (named & spaces.keys() or anything):
         return {}
     defaults = _defaults(*choices)
-    return {
-        k: v
-        for k in spaces
-        if ((v := _value(defaults, k)) != _value(raw, k) and anything) or k in named
-    }
+    standing = {k: _value(defaults, k) for k in spaces}
+    return {k: v for k, v in standing.items() if k in named or (anything and v != _value(raw, k))}
 
 
 def _read(overrides: Sequence[str]) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], set, bool]:

@@ -231,9 +231,7 @@ NEUTRAL.append(("gblend", {}, "vanilla"))  # with the weights 1, 0, 0
 @pytest.mark.parametrize(
     "strategy, fusion, values, reference",
     [with_fusion(s, f, v, r) for s, v, r in NEUTRAL for f in FUSIONS],
-    ids=[
-        f"{s}-{'-'.join(k.split('.')[1] for k in v)}-{f}" for s, v, _ in NEUTRAL for f in FUSIONS
-    ],
+    ids=[f"{s}-{'-'.join(k.split('.')[1] for k in v)}-{f}" for s, v, _ in NEUTRAL for f in FUSIONS],
 )
 def test_neutral_hyperparameters_are_vanilla_bit_for_bit(
     strategy: str,
