@@ -56,7 +56,7 @@ demo: data ## Compare the strategies on smnist_mini: table in the terminal and i
 	$(PY) scripts/reproduce.py tables
 
 test: data ## Run the tests, the slow ones excepted
-	OMP_NUM_THREADS=1 $(PY) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto $(ARGS)
 
 test-slow: data $(VENV)/.setup-slow ## Run the slow tests only
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow --ignore=tests/adversarial $(ARGS)
