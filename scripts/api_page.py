@@ -72,7 +72,7 @@ def entry(name: str, value: object, level: int) -> Iterator[str]:
 def page() -> str:
     """The text of docs/api.md."""
     lines = [
-        "# API\n\nWritten by `python scripts/api_page.py` from the docstrings: do not edit by hand.\n"
+        "# API\n\nWritten by `python scripts/api_page.py` from docstrings: do not edit by hand.\n"
         "Strategies have their cards in [strategies.md](strategies.md).\n"
     ]
     for heading, paths in PUBLIC.items():

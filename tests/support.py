@@ -19,7 +19,7 @@ from rows import rows
 
 from miles_repro import composing, training
 from miles_repro import run as running
-from miles_repro.config import Config
+from miles_repro.config import Config, build
 from miles_repro.data.reader import PreparedData
 from miles_repro.data.writer import Card, Preparation
 from miles_repro.loop import Fit
@@ -103,7 +103,16 @@ def settings(
     return composing.load(composed, overrides)
 
 
-def strategy_overrides(strategy: str, fusion: str = "concat") -> tuple[str, ...]:
+@cache
+def home(strategy: str) -> str:
+    """The fusion a strategy is tested with: concat where it is defined for that."""
+    node = compose(f"strategy={strategy}", *rows()[strategy].needed)["strategy"]
+    fusions = build(OmegaConf.to_container(node)).needs.fusions
+    return "concat" if fusions is None or "concat" in fusions else min(fusions)
+
+
+def strategy_overrides(strategy: str, fusion: str | None = None) -> tuple[str, ...]:
+    fusion = fusion or home(strategy)
     # two layers need more than three epochs on 26 samples at the tests' high rate
     small = ("fusion.layers=1", "fusion.width=16") if fusion == "transformer" else ()
     return (f"strategy={strategy}", f"fusion={fusion}", *small, *rows()[strategy].needed)

@@ -25,19 +25,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from miles_repro import balance
-from miles_repro.composing import resolve
-from miles_repro.config import LABELS, build, target
+from miles_repro.config import LABELS, target
 from miles_repro.evaluate import score
 from miles_repro.loop import Fit, batches
 from miles_repro.seeding import derive
 from miles_repro.strategy import Strategy
 
 JOINT = [s for s in STRATEGIES if s != "unimodal"]
-
-
-def fusion_of(strategy: str) -> str:
-    fusions = build(resolve(compose(*strategy_overrides(strategy)))["strategy"]).needs.fusions
-    return "concat" if fusions is None or "concat" in fusions else min(fusions)
 
 
 def whole(fit: Fit, split: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -114,7 +108,7 @@ def by_hand(fit: Fit) -> balance.Balancer:
 def test_a_foreign_loop_gives_the_same_weights(
     strategy: str, tiny_data: Path, tmp_path: Path
 ) -> None:
-    overrides = strategy_overrides(strategy, fusion_of(strategy))
+    overrides = strategy_overrides(strategy)
     config = settings(tiny_data, tmp_path, *overrides, epochs=4)
     suite, own = build_fit(config), build_fit(config)
     list(suite.epochs())

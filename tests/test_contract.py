@@ -17,6 +17,7 @@ from support import (
     STRATEGIES,
     build_fit,
     compose,
+    home,
     lasting,
     parameters,
     rows_without_time,
@@ -51,15 +52,9 @@ EVERYWHERE = ("vanilla", "vanilla_aux", "miles", "ogm")
 """Strategies that go through every fusion in the fast tests; the others at home, all when slow."""
 
 
-def a_fusion(strategy: str) -> str:
-    """The fusion a strategy is at home in."""
-    fusions = NEEDS[strategy].fusions
-    return "concat" if fusions is None or "concat" in fusions else min(fusions)
-
-
 def with_fusion(strategy: str, fusion: str, *values: Any) -> Any:
     """A case of a test, slow where another one stands for it in the fast tests."""
-    quick = strategy in EVERYWHERE or fusion == a_fusion(strategy)
+    quick = strategy in EVERYWHERE or fusion == home(strategy)
     return pytest.param(strategy, fusion, *values, marks=() if quick else pytest.mark.slow)
 
 
@@ -130,7 +125,7 @@ def test_more_modalities_and_many_labels(
     config = settings(
         tiny_data,
         tmp_path,
-        *strategy_overrides(strategy, a_fusion(strategy)),
+        *strategy_overrides(strategy, home(strategy)),
         dataset=dataset,
         **ROWS[strategy].values.get(dataset, {}),
     )
@@ -163,7 +158,7 @@ def test_more_modalities_and_many_labels(
 def test_a_row_s_prediction_does_not_depend_on_its_batch(
     strategy: str, tiny_data: Path, tmp_path: Path
 ) -> None:
-    config = settings(tiny_data, tmp_path, *strategy_overrides(strategy, a_fusion(strategy)))
+    config = settings(tiny_data, tmp_path, *strategy_overrides(strategy, home(strategy)))
     _, fit = trained(config)
     whole = fit.ctx.observe("val").logits
     for row in (0, 5):
@@ -293,7 +288,7 @@ def test_the_settings_used_here_do_act(strategy: str, tiny_data: Path, tmp_path:
 def test_mixed_precision_trains(
     strategy: str, precision: str, tiny_data: Path, tmp_path: Path
 ) -> None:
-    overrides = (f"precision={precision}", *strategy_overrides(strategy, a_fusion(strategy)))
+    overrides = (f"precision={precision}", *strategy_overrides(strategy, home(strategy)))
     rows, fit = trained(settings(tiny_data, tmp_path, *overrides))
     assert all(math.isfinite(row["val"]["fused"]["loss"]) for row in rows)
     if ROWS[strategy].learns:

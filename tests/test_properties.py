@@ -220,7 +220,7 @@ def test_ogm_scales_the_stronger_encoder_and_nothing_else(
     fusion: str, params: str, tiny_data: Path, tmp_path: Path
 ) -> None:
     raw = one_batch(
-        build_fit(settings(tiny_data, tmp_path, "strategy=vanilla", f"fusion={fusion}"))
+        build_fit(settings(tiny_data, tmp_path, *strategy_overrides("vanilla", fusion)))
     )
     values = {"strategy.params": params, "strategy.alpha": 0.1}
     fit = build_fit(

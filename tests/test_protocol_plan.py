@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from protocols import Make
-from record_factory import record
+from record_factory import record_of
 from support import SIZES
 from torch import nn
 
@@ -83,7 +83,7 @@ def test_plan_says_what_deciding_will_take(
     for seed in (1, 2, 3, 4):
         for row, value in (("vanilla", 0.5 + seed % 2 / 1000), ("vanilla_aux", 0.5)):
             folder = protocol.config(Job("tiny", row, "sum", "best", seed)).run_dir
-            one = record(row, dataset="tiny", fusion="sum", budget="smoke", seed=seed)
+            one = record_of(folder, budget="smoke", seed=seed)
             one["test"]["fused"]["metric"] = value
             RunRecord(folder).finish(one)
     plan = make_plan(protocol, measure=False, rule=rule)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from commands import REPO
 from protocols import Make, expand, in_process, stage_of
+from record_factory import record_of
 
 from miles_repro.protocol import launch
 from miles_repro.protocol.jobs import Job
@@ -80,7 +81,7 @@ def test_a_run_that_saves_epochs_may_be_killed_often(
             (folder / "last.pt").write_text(str(tries))
             time.sleep(0.01)
         else:
-            record.finish({"status": "done"})
+            record.finish(record_of(folder))
 
     assert not Rounds(protocol, stage_of(VANILLA[0]), start).finish()
     assert len(tries) == 6
@@ -133,7 +134,7 @@ def test_a_run_in_another_process_is_waited_for(
     def release() -> None:
         time.sleep(0.5)
         run_dir = protocol.config(VANILLA[0]).run_dir
-        RunRecord(run_dir).finish({"status": "done"})  # as its process would have
+        RunRecord(run_dir).finish(record_of(run_dir))  # as its process would have
         for other in others:
             other.kill()
 

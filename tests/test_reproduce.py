@@ -93,7 +93,7 @@ def test_tables_of_6000_records_are_quick(tmp_path: Path) -> None:
         (["run", "--datasets", "smnist_mini", "--data-dir", "/nowhere"], "dataset=smnist_mini"),
         (["plan", "--strategies", "magic"], "'magic': neither a group"),
         (["plan", "--until-decided", "--max-seeds", "2"], "every row gets 4 seeds first"),
-        (["plan", "--until-decided", "--eps", "0"], "--eps 0"),
+        (["plan", "--until-decided", "--eps", "0"], "--eps: 0: give a number above 0"),
         (["status", "--runs-dir", "/nowhere/at/all"], "/nowhere/at/all"),
         (["tables", "--runs-dir", "/nowhere/at/all"], "no finished run"),
     ],

@@ -502,13 +502,12 @@ def test_best_epoch_is_the_first_best_by_validation(
     assert same_tensors(fit.best, weights[best - 1])
 
 
-@pytest.mark.parametrize("fusion", ["concat", "film"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_weights_tested_are_those_validated(
-    strategy: str, fusion: str, tiny_data: Path, tmp_path: Path
+    strategy: str, tiny_data: Path, tmp_path: Path
 ) -> None:
     """The best epoch's scores belong to the weights kept, also where a strategy edits weights."""
-    fit = build_fit(settings(tiny_data, tmp_path, *strategy_overrides(strategy, fusion), epochs=5))
+    fit = build_fit(settings(tiny_data, tmp_path, *strategy_overrides(strategy), epochs=5))
     rows = list(fit.epochs())
     metrics = [row["val"]["fused"]["metric"] for row in rows]
     if strategy != "mses":

@@ -17,7 +17,6 @@ twice. Hydra overrides after the options (epochs=5 tracker=none) go to every run
 from __future__ import annotations
 
 import argparse
-import math
 import shlex
 import sys
 import time
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miles_repro import places
+from miles_repro.cli.options import OneLine, at_least_one, positive, price
 from miles_repro.errors import UserError
 from miles_repro.machine import lead, stop_on_signals
 
@@ -54,13 +54,11 @@ def main() -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    top = OneLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True)
-    runs = argparse.ArgumentParser(add_help=False)
+    runs = OneLine(add_help=False)
     runs.add_argument("--runs-dir", type=Path, default=RUNS, help="run records")
-    request = argparse.ArgumentParser(add_help=False, parents=[runs])
+    request = OneLine(add_help=False, parents=[runs])
     request.add_argument("--budget", default="mini", help="smoke, mini (default) or paper")
     request.add_argument("--datasets", default="smnist_mini", help="comma-separated")
     request.add_argument("--fusions", default="concat,sum", help="comma-separated")
@@ -119,24 +117,6 @@ def parser() -> argparse.ArgumentParser:
     for axis in ("budget", "dataset", "fusion", "strategy"):
         submit.add_argument(f"--{axis}", help="only these, comma-separated")
     return top
-
-
-def at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give a whole number from 1")
-    return int(text)
-
-
-def price(text: str) -> float:
-    if not 0 <= float(text) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: give a number from 0")
-    return float(text)
-
-
-def positive(text: str) -> float:
-    if not 0 < float(text) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
-    return float(text)
 
 
 def plan(args: argparse.Namespace) -> int:
