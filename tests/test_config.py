@@ -329,7 +329,7 @@ def test_unprepared_data_names_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "argument, words",
     [
-        ("strategy=mile", ("'strategy/mile'", "miles mimo")),
+        ("strategy=mile", ("no strategy 'mile'", "miles, mimo")),
         ("strategy.taw=1", ("'strategy.taw'",)),
     ],
 )
