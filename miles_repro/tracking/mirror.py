@@ -21,11 +21,6 @@ _ELSEWHERE = ("keep", "rerun", "tracker", "runtime", "hydra")  # they move no nu
 NAME_LENGTH = 128  # the longest that W&B shows
 
 
-def score_key(metric: str, split: str = "val") -> str:
-    """The key of the fused headline: what training maximises."""
-    return f"{split}/fused/{metric}"
-
-
 def run_fields(options: Mapping[str, Any], header: Mapping[str, Any]) -> dict[str, Any]:
     """Identity of the W&B run: id, name, group, job_type, tags, notes, config."""
     h = header

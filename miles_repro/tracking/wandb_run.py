@@ -27,7 +27,6 @@ from miles_repro.tracking.mirror import (
     artifact_name,
     history_row,
     run_fields,
-    score_key,
     summary_values,
 )
 
@@ -122,8 +121,6 @@ class WandbTracker:
         )
         self._run.define_metric("epoch", hidden=True)
         self._run.define_metric("*", step_metric="epoch")
-        objective = score_key(self._header["metric"])
-        self._run.define_metric(objective, step_metric="epoch", goal="maximize")
         self._known = self._run.step  # 0 for a new run, else the step after the last one W&B has
         for row in history:
             self._log(row)
