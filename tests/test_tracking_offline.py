@@ -106,7 +106,9 @@ def test_resuming_replays_the_record_into_one_offline_run(tmp_path: Path) -> Non
     assert read["run"].run_id == header(0)["run_id"]
 
 
-@pytest.mark.parametrize("config", [{"_target_": "miles_repro.tracking.NoTracker"}, {"mode": "disabled"}])
+@pytest.mark.parametrize(
+    "config", [{"_target_": "miles_repro.tracking.NoTracker"}, {"mode": "disabled"}]
+)
 def test_without_a_tracker_nothing_is_written(tmp_path: Path, config: dict[str, str]) -> None:
     spent, stderr = track(environment(None), root=tmp_path, config=config)
     assert stderr == ""
@@ -193,7 +195,10 @@ def test_a_name_says_what_differs_beyond_cell_trial_and_seed() -> None:
     name = mirror.run_fields({}, header(0) | {"command": command})["name"]
     own = "+optimizer.nesterov=true epochs=5 optimizer/schedule=cosine"
     assert name == f"miles t0 s0 toy/concat {own}"
-    assert len(mirror.run_fields({}, header(0) | {"command": f"{command} a={'b' * 200}"})["name"]) == 128
+    assert (
+        len(mirror.run_fields({}, header(0) | {"command": f"{command} a={'b' * 200}"})["name"])
+        == 128
+    )
 
 
 def test_a_key_is_found_in_the_environment_and_in_netrc(

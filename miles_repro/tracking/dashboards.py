@@ -101,7 +101,7 @@ def _workspace(
         sections=[ws.Section(name=n, panels=p, is_open=True) for n, p in sections.items()],
         settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=100),
         runset_settings=ws.RunsetSettings(
-            filters=[expr.Metric("JobType").isin(list(jobs))],
+            filters=expr.And(expr.Metric("JobType").isin(list(jobs))),
             groupby=[expr.Config(key) for key in CELL],
             order=[expr.Ordering(expr.Summary(columns[0]), ascending=False)],
             pinned_columns=[f"summary:{column}" for column in columns],
@@ -121,10 +121,10 @@ def build_report(entity: str, project: str, page: Page, source: str, chart: str 
     _, wr, expr = _modules()
     runs = wr.Runset(  # without a project it means the report's own, and needs no server to build
         name=page.title,
-        filters=[
+        filters=expr.And(
             expr.Metric("JobType").isin(list(page.jobs)),
             *(expr.Config(key).isin(values) for key, values in page.where.items()),
-        ],
+        ),
         groupby=[f"config.{key}" for key in page.group],
     )
     bars = [
@@ -144,7 +144,7 @@ def build_report(entity: str, project: str, page: Page, source: str, chart: str 
             for name in page.tables
             if name.startswith(f"{PAIRS}__")
         ]
-    logged = wr.Runset(name="Tables", filters=[expr.Metric("ID") == source])
+    logged = wr.Runset(name="Tables", filters=expr.And(expr.Metric("ID") == source))
     computed = [
         wr.H1(text="As computed from the records"),
         wr.P(text="Best trial by validation, mean over seeds (reproduce.py tables --to-wandb)."),
@@ -200,12 +200,10 @@ def save(entity: str | None, project: str) -> list[str]:
 
 def _save_chart(api: Any, entity: str) -> str | None:
     """The id of the interval plot; None where the server has no charts of one's own."""
-    import wandb
-
     name, title = intervals.name(), "Paired differences with intervals"
     try:
         api.create_custom_chart(entity, name, title, "vega2", "private", intervals.SPEC)
-    except wandb.Error as error:
+    except Exception as error:  # the client's private kinds
         if "exist" not in str(error):
             say("chart", f"reports without the interval plot ({brief(error)})")
             return None

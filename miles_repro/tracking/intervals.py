@@ -51,7 +51,9 @@ SPEC: dict[str, Any] = {
 
 FIELDS = {
     **{name: name for name in ("quantity", "strategy", "rival", "fusion", "verdict")},
-    "mean": "difference", "low": "ci_low", "high": "ci_high",
+    "mean": "difference",
+    "low": "ci_low",
+    "high": "ci_high",
 }
 """Field of the interval plot -> column of a table of contrasts."""
 
