@@ -66,6 +66,9 @@ def test_a_run_continued_after_a_failure_is_the_same_wandb_run(
     (run,) = server.runs.values()
     assert (run.state, len(run.history)) == ("failed", 3)
     assert run.summary["error"] == "ValueError: made up"
+    live = {k: v for k, v in run.summary.items() if not k.startswith("_")}  # as it was while it ran
+    assert "val/fused/accuracy" in live
+    assert all(isinstance(value, int | float | str) for value in live.values()), live
     _, stderr = track(environment(server), root=tmp_path, epochs=6, forget=1)
     assert stderr == f"tracker: W&B: {server.url}/lab/demo\n"
     assert list(server.runs.values()) == [run]
