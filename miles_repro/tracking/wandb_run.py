@@ -21,6 +21,7 @@ from miles_repro.tracking.connection import (
     choose_mode,
     give_up,
     prepare_environment,
+    probe,
     settings,
 )
 from miles_repro.tracking.mirror import (
@@ -153,6 +154,8 @@ class WandbTracker:
 
     def end(self, summary: Mapping[str, Any] | None, error: str | None) -> None:
         """As :meth:`finish`, but raises."""
+        if self._online and (trouble := probe(base_url())):  # an artifact waits for it much longer
+            raise ConnectionError(f"the server {trouble}")
         if summary is not None:
             self._run.summary.update(summary_values(summary))
             if summary["status"] == "diverged":
