@@ -148,7 +148,9 @@ def test_wandb_sweep_and_agent_drive_train_py(
         )
         assert done.returncode == 0, done.stdout + done.stderr
     assert server.unknown == []
-    summaries = {s["config"]["strategy"]["tau"]: s for s in records.load_summaries(tmp_path)}
+    summaries = {
+        s["config"]["strategy"]["tau"]: s for s in records.load_summaries(tmp_path / "runs")
+    }
     assert list(server.runs) == ["trial1", "trial0"]
     for run, value in zip(server.runs.values(), (0.1, 0.2), strict=True):
         summary = summaries[value]
@@ -175,6 +177,7 @@ def test_tables_from_wandb_are_the_local_tables(
     assert len(local) > 3
     assert local == {p.name: p.read_text() for p in (tmp_path / "wandb/tables").glob("*.csv")}
     (sent,) = [run for run in server.runs.values() if run.fields["jobType"] == "tables"]
-    assert [key for key in sent.summary if key.startswith("tables/tiny")]
+    logged = {key.removeprefix("tables/") for key in sent.summary if key.startswith("tables/")}
+    assert logged == {name.removesuffix(".csv") for name, text in local.items() if text.strip()}
     assert "report.html" in server.artifacts["report"]
     assert server.unknown == []
