@@ -48,7 +48,10 @@ def _quote(name: str) -> str:
 
 
 def _near(name: str, known: list[str]) -> str:
-    last = name.rpartition(".")[2]
+    group, _, last = name.rpartition(".")
+    if last == "name" and (CONF / group).is_dir():
+        choices = " or ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+        return f": choose with {group}= ({choices})"
     same = [key for key in known if key.rpartition(".")[2] == last and key != name]
     found = same or difflib.get_close_matches(name, known, n=2, cutoff=0.6)
     return f": did you mean {' or '.join(found[:3])}?" if found else ""

@@ -64,7 +64,7 @@ def run(config: Config, command: str, report: Report = lambda config, row: None)
 def _skipped(config: Config, summary: Mapping[str, Any]) -> Outcome:
     from miles_repro import tracking
 
-    tracking.repeat(config.tracker, summary, config.run_dir)
+    tracking.repeat(config, summary)
     stale = provenance.changed(summary.get("code"), config)
     return Outcome("skipped", config, summary, stale)
 
@@ -77,6 +77,7 @@ def check(config: Config) -> None:
 def _checked_parts(config: Config) -> tuple[Any, list[str]]:
     """The strategy and the modalities it uses, after every check that needs no data."""
     strategy = build(config.strategy)
+    target(config.tracker)
     return strategy, check_combination(config, strategy, target(config.fusion))
 
 

@@ -62,12 +62,7 @@ class Training:
         record.rewrite_rows(self.history)
         self.meter = cost.Meter(saved["spent"] if saved else None)
         self.header = _header(config, command)
-        self.tracker = tracking.start(
-            config.tracker,
-            {**self.header, "config": config.identity()},
-            config.run_dir,
-            self.history,
-        )
+        self.tracker = tracking.begin(config, self.header, self.fit.task.metric, self.history)
         self._started = time.perf_counter()
 
     def __enter__(self) -> Self:

@@ -1,7 +1,7 @@
-"""Create or refresh the W&B workspace and the reports of a project.
+"""Create or refresh the W&B workspaces and the reports of a project.
 
-python scripts/dashboards.py --project miles-repro
-python scripts/dashboards.py --dry-run dashboards.json    write what would be sent, send nothing
+python scripts/dashboards.py --project miles-repro        for the tables that were logged last
+python scripts/dashboards.py --dry-run dashboards.json    only write it, for the tables in --results
 """
 
 from __future__ import annotations
@@ -21,15 +21,21 @@ def main() -> int:
     parser.add_argument("--entity", help="default: your default entity")
     parser.add_argument("--project", default="miles-repro")
     parser.add_argument("--dry-run", type=Path, metavar="FILE", help="write the JSON, send nothing")
+    parser.add_argument("--results", type=Path, default=Path("results/local"))
     args = parser.parse_args()
     try:
         from miles_repro.tracking import connection, dashboards
+        from miles_repro.tracking.exchange import read_table
 
         connection.prepare_environment()
         if args.dry_run:
-            spec = dashboards.spec(args.entity or "entity", args.project)
+            tables = sorted((args.results / "tables").glob("*.csv"))
+            names = [path.stem for path in tables if len(read_table(path))]
+            spec = dashboards.spec(args.entity or "entity", args.project, names)
             args.dry_run.write_text(json.dumps(spec, indent=1) + "\n", encoding="utf-8")
-            print(f"written: {args.dry_run} (1 workspace, {len(spec['reports'])} reports)")
+            print(
+                f"written: {args.dry_run} ({len(names)} tables in {len(spec['reports'])} reports)"
+            )
             return 0
         connection.require_server()
         print("\n".join(dashboards.save(args.entity, args.project)))

@@ -170,7 +170,6 @@ STAYS: list[tuple[str, Any]] = [
     ("runtime.threads", 7),
     ("runtime.resident_mb", 0),
     ("runtime.eval_batch_size", 3),
-    ("tracker.name", "wandb"),
     ("tracker.project", "other"),
     ("budget.trials", 99),
     ("budget.seeds", 99),

@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from tracked_runs import folder, header, row, summary
 from wandb_client import REPO, environment, offline_file, python, read_offline, track
 
+from miles_repro import tracking
+from miles_repro.config import target
+from miles_repro.errors import UserError
 from miles_repro.tracking import connection, mirror
 
 RUNS, EPOCHS = 20, 4
@@ -32,7 +35,7 @@ def test_every_run_is_its_own_wandb_run_with_its_own_config(twenty: Any) -> None
         read = read_offline(offline_file(folder(root, number)))
         run = read["run"]
         assert (run.run_id, run.project) == (header(number)["run_id"], "demo")
-        assert (run.run_group, run.job_type) == ("toy/concat", "miles")
+        assert (run.run_group, run.job_type) == ("toy/smoke/concat/miles", "search")
         assert list(run.tags) == ["smoke", "t"]
         assert read["config"] == mirror.flat_config(header(number))
         assert read["config"]["strategy/tau"] == header(number)["config"]["strategy"]["tau"]
@@ -45,11 +48,11 @@ def test_every_value_equals_the_record(twenty: Any) -> None:
         run_dir = folder(root, number)
         read = read_offline(offline_file(run_dir))
         rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-        assert read["rows"] == [mirror.history_row(row) for row in rows]
+        assert read["rows"] == [mirror.history_row(row, "accuracy") for row in rows]
         record = json.loads((run_dir / "summary.json").read_text())
         expected = mirror.summary_values(record)
         assert {k: v for k, v in read["summary"].items() if k in expected} == expected
-        assert mirror.record_of(read["summary"]) == record
+        assert read["records"] == [record]
 
 
 def test_the_clients_own_reader_agrees(twenty: Any) -> None:
@@ -65,14 +68,16 @@ def test_the_clients_own_reader_agrees(twenty: Any) -> None:
     records = [json.loads(line) for line in done.stdout.splitlines()]
     items = [r["history"]["item"] for r in records if r["type"] == "history"]
     rows = [{k: v for k, v in item.items() if not k.startswith("_")} for item in items]
-    assert rows == [mirror.history_row(row(7, epoch)) for epoch in range(1, EPOCHS + 1)]
+    assert rows == [mirror.history_row(row(7, epoch), "accuracy") for epoch in range(1, EPOCHS + 1)]
 
 
-def test_epoch_is_the_step_and_validation_is_maximised(twenty: Any) -> None:
+def test_epoch_is_the_step_and_no_summary_is_more_than_a_number(twenty: Any) -> None:
+    """A summary such as "max" would be ``{"max": x}`` while a run is live."""
     root, _, _ = twenty
-    metrics = read_offline(offline_file(folder(root, 0)))["metrics"]
-    assert metrics["*"].step_metric == "epoch"
-    assert metrics["val/fused/metric"].summary.max
+    read = read_offline(offline_file(folder(root, 0)))
+    assert read["metrics"]["*"].step_metric == "epoch"
+    assert set(read["metrics"]) == {"*", "epoch"}
+    assert all(isinstance(value, int | float | str) for value in read["summary"].values())
 
 
 def test_one_line_says_how_to_sync(twenty: Any) -> None:
@@ -104,7 +109,9 @@ def test_resuming_replays_the_record_into_one_offline_run(tmp_path: Path) -> Non
     assert read["run"].run_id == header(0)["run_id"]
 
 
-@pytest.mark.parametrize("config", [{"name": "none"}, {"mode": "disabled"}])
+@pytest.mark.parametrize(
+    "config", [{"_target_": "miles_repro.tracking.NoTracker"}, {"mode": "disabled"}]
+)
 def test_without_a_tracker_nothing_is_written(tmp_path: Path, config: dict[str, str]) -> None:
     spent, stderr = track(environment(None), root=tmp_path, config=config)
     assert stderr == ""
@@ -147,19 +154,54 @@ def test_sync_without_a_key_is_one_line(twenty: Any) -> None:
 
 
 def test_unknown_values_are_left_out_and_keys_are_namespaced() -> None:
-    flat = mirror.history_row(row(0, 1))
+    flat = mirror.history_row(row(0, 1), "accuracy")
     assert "utilization/u_audio" not in flat
-    assert {
-        "train/fused/loss",
-        "val/image/metric",
-        "utilization/u_image",
-        "utilization/delta",
-    } < set(flat)
-    assert {"lr/encoder.image", "lr/fusion", "strategy/tau", "time/epoch_s"} < set(flat)
+    assert {"train/fused/loss", "val/image/accuracy", "val/fused/accuracy"} < set(flat)
+    assert {"utilization/u_image", "utilization/delta", "time/epoch_s"} < set(flat)
+    assert {"lr/encoder.image", "lr/fusion", "strategy/tau"} < set(flat)
     end = mirror.summary_values(summary(0, 3))
-    assert {"test/fused/metric", "gap", "cost/wall_s", "missing/image/zero/metric"} < set(end)
-    assert {"utilization/val/u_image", "noise/image/0.5/metric", "best_epoch"} < set(end)
+    assert {"test/fused/accuracy", "test/gap", "test/missing/image+audio/zero/accuracy"} < set(end)
+    assert {"test/noise/image/0.5/accuracy", "test/utilization/u_image", "best_epoch"} < set(end)
+    assert {"utilization/u_image", "val/probe/image/accuracy", "test/split/image/loss"} < set(end)
+    assert end["test/score"] == end["test/fused/accuracy"]
+    assert not [key for key in end if "metric" in key.split("/")[1:]]
     assert None not in end.values()
+
+
+def test_a_headline_of_several_metrics_keeps_its_own_name() -> None:
+    scores = {"loss": 1.0, "metric": 0.7, "f1_micro": 0.7, "f1_macro": 0.6}
+    flat = mirror.history_row({"epoch": 1, "val": {"fused": scores}}, "f1_micro")
+    keys = [f"val/fused/{name}" for name in ("loss", "f1_micro", "f1_macro")]
+    assert flat == dict(zip(keys, (1.0, 0.7, 0.6), strict=True)) | {"epoch": 1}
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({"seed": 0}, "search"),
+        ({"seed": 5}, "winner"),
+        ({"seed": 6}, "decision"),
+        ({"seed": 6, "seeds": None}, "winner"),
+        ({"seed": 3, "pinned": ["strategy.tau"]}, "ablation"),
+        ({"seed": 0, "config": {"strategy": {"source": "train"}}}, "ablation"),
+    ],
+)
+def test_the_job_type_is_the_part_in_the_protocol(changes: dict[str, Any], expected: str) -> None:
+    assert mirror.job_type(header(0) | changes) == expected
+
+
+def test_a_name_says_what_differs_beyond_cell_trial_and_seed() -> None:
+    command = (
+        "python train.py dataset=toy strategy=miles seed=1 trial=best +optimizer.nesterov=true "
+        "epochs=5 optimizer/schedule=cosine runtime.device=cpu hydra/launcher=basic tracker=wandb"
+    )
+    name = mirror.run_fields({}, header(0) | {"command": command})["name"]
+    own = "+optimizer.nesterov=true epochs=5 optimizer/schedule=cosine"
+    assert name == f"miles t0 s0 toy/concat {own}"
+    assert (
+        len(mirror.run_fields({}, header(0) | {"command": f"{command} a={'b' * 200}"})["name"])
+        == 128
+    )
 
 
 def test_a_key_is_found_in_the_environment_and_in_netrc(
@@ -178,3 +220,75 @@ def test_a_key_is_found_in_the_environment_and_in_netrc(
     monkeypatch.setenv("WANDB_API_KEY", "geheim")
     assert connection.has_key("https://other.example.org")
     assert connection.hide_key("key geheim refused") == "key [key] refused"
+
+
+def test_a_trackers_own_trouble_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "_said", set())
+    node = {"_target_": f"{__name__}.Faulty", "greeting": "hello"}
+    tracker = tracking.start(node, header(0), tmp_path, [])
+    for epoch in (1, 2, 3):
+        tracker.log(row(0, epoch))
+    tracker.finish(summary(0, 3))
+    assert Faulty.heard == ["hello", 1, 2]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("training goes on (ValueError: made up)")
+
+
+class Faulty:
+    """A tracker of one's own, which breaks off at the second row."""
+
+    heard: ClassVar[list[Any]] = []
+
+    def __init__(self, header: Any, run_dir: Path, history: Any, greeting: str) -> None:
+        self.heard.append(greeting)
+
+    def log(self, row: Any) -> None:
+        self.heard.append(row["epoch"])
+        if row["epoch"] == 2:
+            raise ValueError("made up")
+
+    def finish(self, summary: Any, error: str | None = None) -> None:
+        self.heard.append("end")
+
+
+def test_tensorboard_shows_what_wandb_shows(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    node = {"_target_": "miles_repro.tracking.tensorboard.TensorBoard"}
+    cut = tracking.start(node, header(0), tmp_path, [])
+    cut.log(row(0, 1))
+    cut.finish(None, "stopped")  # and resumed from the record
+    tracker = tracking.start(node, header(0), tmp_path, [row(0, 1)])
+    for epoch in (2, 3):
+        tracker.log(row(0, epoch))
+    tracker.finish(summary(0, 3))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    shown = mirror.history_row(row(0, 2), "accuracy")
+    for key in shown.keys() - {"epoch"}:
+        assert [event.step for event in events.Scalars(key)][:3] == [1, 2, 3], key
+        assert events.Scalars(key)[1].value == pytest.approx(shown[key])
+    (found,) = events.Scalars("test/fused/accuracy")
+    assert found.value == pytest.approx(2 / 3)
+
+
+def test_a_missing_tensorboard_is_one_line_before_any_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.delitem(sys.modules, "miles_repro.tracking.tensorboard", raising=False)
+    monkeypatch.delattr(tracking, "tensorboard", raising=False)
+    with pytest.raises(UserError, match=r"pip install 'miles-repro\[tensorboard\]'"):
+        target({"_target_": "miles_repro.tracking.tensorboard.TensorBoard"})
+
+
+@pytest.mark.parametrize("override", ["tracker.name=mlflow", "tracker=mlflow"])
+def test_a_tracker_that_is_not_on_the_menu_is_refused_in_one_line(override: str) -> None:
+    done = python("train.py", override, env=environment(None))
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: no ")
+    assert "none" in line
+    assert "tensorboard" in line

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracked_runs import folder, header, row, summary
+from tracked_runs import WANDB, folder, header, row, summary
 from wandb_client import REPO, environment, kill_after_rows, python, track
 from wandb_server import KEY, Run, WandbServer
 
@@ -30,7 +30,9 @@ def server() -> Iterator[WandbServer]:
 
 def assert_complete(run: Run, number: int, epochs: int) -> None:
     """Each row once, in order, and the summary: as in the record."""
-    assert run.history == [mirror.history_row(row(number, e)) for e in range(1, epochs + 1)]
+    assert run.history == [
+        mirror.history_row(row(number, epoch), "accuracy") for epoch in range(1, epochs + 1)
+    ]
     expected = mirror.summary_values(summary(number, epochs))
     assert {key: run.summary.get(key) for key in expected} == expected
     assert run.values == mirror.flat_config(header(number))
@@ -47,8 +49,8 @@ def test_what_is_uploaded_is_the_record(server: WandbServer, tmp_path: Path) -> 
     for number in range(3):
         run = server.runs[header(number)["run_id"]]
         assert_complete(run, number, 4)
-        assert run.fields["groupName"] == "toy/concat"
-        assert run.fields["jobType"] == "miles"
+        assert run.fields["groupName"] == "toy/smoke/concat/miles"
+        assert run.fields["jobType"] == "search"
         assert run.fields["tags"] == ["smoke", "t"]
         assert run.fields["displayName"] == f"miles t{number} s0 toy/concat"
     assert list(home.iterdir()) == []
@@ -64,6 +66,9 @@ def test_a_run_continued_after_a_failure_is_the_same_wandb_run(
     (run,) = server.runs.values()
     assert (run.state, len(run.history)) == ("failed", 3)
     assert run.summary["error"] == "ValueError: made up"
+    live = {k: v for k, v in run.summary.items() if not k.startswith("_")}  # as it was while it ran
+    assert "val/fused/accuracy" in live
+    assert all(isinstance(value, int | float | str) for value in live.values()), live
     _, stderr = track(environment(server), root=tmp_path, epochs=6, forget=1)
     assert stderr == f"tracker: W&B: {server.url}/lab/demo\n"
     assert list(server.runs.values()) == [run]
@@ -191,7 +196,7 @@ def test_sync_stops_when_the_server_does(server: WandbServer, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_sync_can_take_runs_that_had_no_tracker(server: WandbServer, tmp_path: Path) -> None:
-    track(environment(None), root=tmp_path, config={"name": "none"})
+    track(environment(None), root=tmp_path, config={"_target_": "miles_repro.tracking.NoTracker"})
     env = environment(server)
     assert "no mirrored runs" in python("scripts/sync_wandb.py", str(tmp_path), env=env).stdout
     done = python("scripts/sync_wandb.py", str(tmp_path), "--all", "--project=late", env=env)
@@ -204,18 +209,21 @@ def test_sync_can_take_runs_that_had_no_tracker(server: WandbServer, tmp_path: P
 REPEAT = """
 import json, sys
 from pathlib import Path
+from types import SimpleNamespace
 from miles_repro import tracking
 run_dir = Path(sys.argv[1])
 summary = json.loads((run_dir / "summary.json").read_text())
-tracking.repeat({"name": "wandb", "project": "demo", "mode": "auto"}, summary, run_dir)
+node = {"_target_": sys.argv[2], "project": "demo", "mode": "auto"}
+budget = SimpleNamespace(seeds=5)
+tracking.repeat(SimpleNamespace(tracker=node, run_dir=run_dir, budget=budget), summary)
 """
 
 
 def test_a_sweep_that_meets_a_finished_record_gets_its_result(
     server: WandbServer, tmp_path: Path
 ) -> None:
-    track(environment(None), root=tmp_path, config={"name": "none"})
-    command = [sys.executable, "-c", REPEAT, str(folder(tmp_path, 0))]
+    track(environment(None), root=tmp_path, config={"_target_": "miles_repro.tracking.NoTracker"})
+    command = [sys.executable, "-c", REPEAT, str(folder(tmp_path, 0)), WANDB]
     subprocess.run(command, env=environment(server), check=True)
     assert server.runs == {}
     agent = {"WANDB_SWEEP_ID": "sweep1", "WANDB_RUN_ID": "trial7"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -61,6 +60,10 @@ def without_time(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if not key.startswith("time/")}
 
 
+def rows_of(run_dir: Path) -> list[dict[str, Any]]:
+    return [mirror.history_row(row, "accuracy") for row in records.load_rows(run_dir)]
+
+
 @pytest.mark.parametrize(
     "behaviour", [{}, {"delay": 5.0}, {"status": 500}, {"good": 4, "status": 500}], ids=str
 )
@@ -83,8 +86,8 @@ def test_numbers_and_time_do_not_depend_on_wandb(
     if not behaviour:
         (run,) = server.runs.values()
         assert run.name == tracked["run_id"]
-        assert run.history == [mirror.history_row(row) for row in records.load_rows(tracked_dir)]
-        assert mirror.record_of(run.summary) == tracked
+        assert run.history == rows_of(tracked_dir)
+        assert server.record(run) == tracked
         assert run.values["strategy/tau"] == tracked["config"]["strategy"]["tau"]
 
 
@@ -101,7 +104,7 @@ def test_a_multirun_makes_one_wandb_run_per_job(tiny_data: Path, tmp_path: Path)
         read = read_offline(offline_file(run_dir))
         assert read["run"].run_id == summary["run_id"] == run_dir.name
         assert read["config"]["seed"] == summary["seed"]
-        assert mirror.record_of(read["summary"]) == summary
+        assert read["records"] == [summary]
 
 
 def test_a_killed_run_goes_on_in_the_same_wandb_run(
@@ -115,11 +118,9 @@ def test_a_killed_run_goes_on_in_the_same_wandb_run(
     assert list(server.runs.values()) == [run]
     run_dir, summary = only_run(tmp_path)
     # epochs trained twice are the same but for the clock: W&B keeps the first
-    assert [without_time(row) for row in run.history] == [
-        without_time(mirror.history_row(row)) for row in records.load_rows(run_dir)
-    ]
+    assert list(map(without_time, run.history)) == list(map(without_time, rows_of(run_dir)))
     assert [row["epoch"] for row in run.history] == list(range(1, 1501))
-    assert mirror.record_of(run.summary) == summary
+    assert server.record(run) == summary
     assert run.state == "finished"
 
 
@@ -147,15 +148,17 @@ def test_wandb_sweep_and_agent_drive_train_py(
         )
         assert done.returncode == 0, done.stdout + done.stderr
     assert server.unknown == []
-    summaries = {s["config"]["strategy"]["tau"]: s for s in records.load_summaries(tmp_path)}
+    summaries = {
+        s["config"]["strategy"]["tau"]: s for s in records.load_summaries(tmp_path / "runs")
+    }
     assert list(server.runs) == ["trial1", "trial0"]
     for run, value in zip(server.runs.values(), (0.1, 0.2), strict=True):
         summary = summaries[value]
         assert summary["config"]["optimizer"]["lr"] == summary["config"]["strategy"]["mu"] == value
         assert run.fields["sweep"] == "sweep1"
         assert run.values["run_id"] == summary["run_id"]
-        assert run.summary["val/fused/metric"] == summary["val"]["fused"]["metric"]
-        assert json.loads(run.summary["record"]) == summary
+        assert run.summary["val/fused/accuracy"] == summary["val"]["fused"]["metric"]
+        assert server.record(run) == summary
 
 
 def test_tables_from_wandb_are_the_local_tables(
@@ -174,6 +177,7 @@ def test_tables_from_wandb_are_the_local_tables(
     assert len(local) > 3
     assert local == {p.name: p.read_text() for p in (tmp_path / "wandb/tables").glob("*.csv")}
     (sent,) = [run for run in server.runs.values() if run.fields["jobType"] == "tables"]
-    assert [key for key in sent.summary if key.startswith("tables/tiny")]
+    logged = {key.removeprefix("tables/") for key in sent.summary if key.startswith("tables/")}
+    assert logged == {name.removesuffix(".csv") for name, text in local.items() if text.strip()}
     assert "report.html" in server.artifacts["report"]
     assert server.unknown == []

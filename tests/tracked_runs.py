@@ -36,6 +36,7 @@ def row(number: int, epoch: int) -> dict[str, Any]:
     }
 
 
+WANDB = "miles_repro.tracking.wandb_run.open_run"
 COSTS = (
     "wall_s",
     "cpu_s",
@@ -46,15 +47,25 @@ COSTS = (
 )
 
 
+AT_START = ("commit", "dirty", "seeds")  # what a header has beside the record's keys
+
+
 def header(number: int) -> dict[str, Any]:
     return {
         "run_id": f"{number:012x}",
         "dataset": "toy",
         "fusion": "concat",
         "strategy": "miles",
+        "label": "MILES",
+        "family": "learning rates",
         "trial": number,
         "seed": 0,
         "budget": "smoke",
+        "metric": "accuracy",
+        "pinned": [],
+        "commit": "abc1234",
+        "dirty": False,
+        "seeds": 5,
         "config": {
             "seed": 0,
             "strategy": {"name": "miles", "tau": 0.1 * number, "mu": None},
@@ -67,26 +78,30 @@ def header(number: int) -> dict[str, Any]:
 def summary(number: int, epochs: int) -> dict[str, Any]:
     last = row(number, epochs)
     scores = {"fused": {"loss": 0.1, "metric": 2 / 3}, "image": {"loss": 0.2, "metric": 0.5}}
+    tool = {"image": {"loss": 0.3, "metric": 0.6}, "audio": {"loss": 0.4, "metric": None}}
+    own = {key: value for key, value in header(number).items() if key not in AT_START}
     return {
         "schema": 2,
         "status": "done",
-        **header(number),
-        "pinned": [],
+        **own,
+        "keep": [],
+        "code": {},
+        "unimodal_source": "trained",
+        "instruments": {name: {"val": tool, "test": tool} for name in ("split", "probe")},
         "data_fingerprint": "feed",
         "modalities": ["image", "audio"],
         "strong": "image",
         "weak": "audio",
-        "metric": "accuracy",
         "epochs": epochs,
         "best_epoch": min(epochs, 3),
         "val": last["val"],
         "test": scores,
         "gap": 1 / 3,
         "utilization": {"val": last["utilization"], "test": {"image": 0.1, "delta": None}},
-        "missing": {"image": {"zero": {"loss": 0.9, "metric": 0.4}}},
+        "missing": {"image+audio": {"zero": {"loss": 0.9, "metric": 0.4}}},
         "noise": {"image": {"0.5": {"loss": 0.8, "metric": 0.45}}},
         "cost": dict.fromkeys(COSTS, 1.5) | {"peak_gpu_mb": None},
-        "environment": {"device": "cpu"},
+        "environment": {"device": "cpu", "commit": "abc1234", "dirty": False},
         "finished": "2026-01-01T00:00:00Z",
     }
 
@@ -97,8 +112,9 @@ def folder(root: Path, number: int) -> Path:
 
 def main(options: dict[str, Any]) -> dict[str, Any]:
     root, epochs = Path(options["root"]), options.get("epochs", 4)
-    config = {"name": "wandb", "project": "demo", "entity": None, "mode": "auto", "tags": ["t"]}
-    config |= options.get("config", {})
+    config = {"_target_": WANDB, "project": "demo", "entity": None, "mode": "auto", "tags": ["t"]}
+    if own := options.get("config"):
+        config = own if "_target_" in own else config | own
     spent: dict[str, list[float]] = {"start": [], "log": [], "finish": []}
 
     def timed(name: str, function: Any, *args: Any) -> Any:

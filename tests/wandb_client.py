@@ -84,6 +84,7 @@ def read_offline(path: Path) -> dict[str, Any]:
 
     data, position, parts = path.read_bytes(), 7, b""
     read: dict[str, Any] = {"rows": [], "summary": {}, "config": {}, "metrics": {}, "exit": None}
+    read["records"] = []
     while position + 7 <= len(data):
         room = 32768 - position % 32768
         if room < 7:
@@ -118,8 +119,18 @@ def _add(read: dict[str, Any], record: Any) -> None:
     elif record.HasField("metric"):
         metric = record.metric
         read["metrics"][metric.name or metric.glob_name] = metric
+    elif record.HasField("request") and record.request.HasField("log_artifact"):
+        _add_artifact(read, record.request.log_artifact.artifact)
+    elif record.HasField("artifact"):
+        _add_artifact(read, record.artifact)
     elif record.HasField("exit"):
         read["exit"] = record.exit.exit_code
+
+
+def _add_artifact(read: dict[str, Any], artifact: Any) -> None:
+    for entry in artifact.manifest.contents:
+        if entry.path == "summary.json":
+            read["records"].append(json.loads(Path(entry.local_path).read_text()))
 
 
 def _name(item: Any) -> str:

@@ -22,6 +22,8 @@ from urllib.parse import unquote, urlsplit
 
 from wandb_server_extras import Artifacts, Sweeps, Views
 
+from miles_repro.tracking.mirror import artifact_name
+
 ENTITY = "lab"
 KEY = "0123456789abcdef" * 2 + "01234567"  # forty characters, as a real key has
 
@@ -91,7 +93,10 @@ class WandbServer(Artifacts, Views, Sweeps):
         if answer is None:
             self.unknown.append(query)
             return {"errors": [{"message": f"unknown operation {operation!r}"}]}
-        return {"data": answer(variables)}
+        try:
+            return {"data": answer(variables)}
+        except ValueError as error:  # as the real server refuses
+            return {"errors": [{"message": str(error)}]}
 
     def do___typename(self, v: dict[str, Any]) -> dict[str, Any]:
         return {"__typename": "Query"}
@@ -190,6 +195,12 @@ class WandbServer(Artifacts, Views, Sweeps):
         if body.get("complete"):
             run.state = "finished" if body.get("exitcode") == 0 else "failed"
 
+    def record(self, run: Run) -> dict[str, Any]:
+        """The ``summary.json`` that a run logged as an artifact."""
+        version = f"{artifact_name(run.values)}:{run.values['run_id']}"
+        found: dict[str, Any] = json.loads(self.artifacts[version]["summary.json"])
+        return found
+
     def store(self, kind: str, owner: str, name: str, body: bytes) -> None:
         """Keep an uploaded file of a run or an artifact."""
         (self.runs[owner].files if kind == "run" else self.artifacts[owner])[name] = body
@@ -236,6 +247,8 @@ class _Handler(BaseHTTPRequestHandler):
             return json.dumps(answer).encode()
         if parts[-1] == "file_stream":
             self.state.file_stream(parts[-2], json.loads(body))
+        elif self.command == "GET" and parts[0] in ("storage", "artifactsV2"):
+            return self.state.stored(path)
         elif parts[0] == "storage":
             self.state.store(parts[1], parts[2], "/".join(parts[3:]), body)
         return b"{}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -9,13 +10,15 @@ _CREATED = "2026-01-01T00:00:00"
 
 
 class Artifacts:
-    """Artifacts are stored by name as ``{file: bytes}``, their manifest among them."""
+    """Artifacts are stored as ``{file: bytes}``, their manifest among them, by their name or, with
+    an alias beside ``latest``, by ``name:alias``."""
 
     url: str
 
     def __init__(self) -> None:
         super().__init__()
         self.artifacts: dict[str, dict[str, bytes]] = {}
+        self.charts: dict[str, Any] = {}
 
     def do_ServerFeaturesQuery(self, v: dict[str, Any]) -> dict[str, Any]:
         return {"serverInfo": {"features": []}}
@@ -24,7 +27,9 @@ class Artifacts:
         return {"project": {"artifact": None}}
 
     def do_CreateArtifact(self, v: dict[str, Any]) -> dict[str, Any]:
-        name = v["input"]["artifactCollectionName"]
+        aliases = [alias["alias"] for alias in v["input"]["aliases"]]
+        own = [f":{alias}" for alias in aliases if alias != "latest"]
+        name = "".join([v["input"]["artifactCollectionName"], *own])
         self.artifacts.setdefault(name, {})
         artifact = {"id": name, "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
         return {"createArtifact": {"artifact": artifact}}
@@ -51,6 +56,60 @@ class Artifacts:
 
     def do_CommitArtifact(self, v: dict[str, Any]) -> dict[str, Any]:
         return {"commitArtifact": {"artifact": {"id": v["artifactID"], "digest": "0"}}}
+
+    def do_ArtifactMembershipByName(self, v: dict[str, Any]) -> dict[str, Any]:
+        name, _, alias = v["name"].partition(":")
+        if v["name"] not in self.artifacts:
+            return {"project": {"artifactCollectionMembership": None}}
+        entity = {"name": v["entity"]}
+        project = {"id": "p1", "internalId": "1", "name": v["project"], "entity": entity}
+        home = {"__typename": "ArtifactSequence", "name": name, "project": project}
+        artifact = {
+            "__typename": "Artifact",
+            "id": v["name"],
+            "artifactSequence": home,
+            "versionIndex": 0,
+            "artifactType": {"name": "record"},
+            "tags": [],
+            "state": "COMMITTED",
+            "size": 1,
+            "digest": "0",
+            "fileCount": 1,
+            "createdAt": _CREATED,
+            "commitHash": "0",
+            "metadata": "{}",
+            **dict.fromkeys(("description", "historyStep", "updatedAt")),
+            "ttlIsInherited": True,
+            "ttlDurationSeconds": -1,
+        }
+        membership = {
+            "__typename": "ArtifactCollectionMembership",
+            "id": "m1",
+            "versionIndex": 0,
+            "createdAt": _CREATED,
+            "artifactCollection": home,
+            "artifact": artifact,
+            "aliases": [{"__typename": "ArtifactAlias", "id": "a1", "alias": alias}],
+        }
+        return {"project": {"artifactCollectionMembership": membership}}
+
+    def do_FetchArtifactManifest(self, v: dict[str, Any]) -> dict[str, Any]:
+        file = {"id": "f1", "directUrl": f"{self.url}/storage/artifact/{v['id']}/manifest"}
+        return {"artifact": {"currentManifest": {"id": "m1", "file": file}}}
+
+    def stored(self, path: str) -> bytes:
+        """What GET returns: a manifest, or a file by its MD5 (``artifactsV2/.../md5/name``)."""
+        *_, owner, name = path.split("/")
+        if name == "manifest":
+            return self.artifacts[owner][name]
+        files = [body for held in self.artifacts.values() for body in held.values()]
+        return next(f for f in files if hashlib.md5(f).hexdigest() == owner)
+
+    def do_CreateCustomChart(self, v: dict[str, Any]) -> dict[str, Any]:
+        if v["chartName"] in self.charts:
+            raise ValueError("chart already exists")
+        self.charts[v["chartName"]] = json.loads(v["spec"])
+        return {"createCustomChart": {"chart": {"id": f"{v['entity']}/{v['chartName']}"}}}
 
 
 class Views:

@@ -20,9 +20,8 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from miles_repro import places
 from miles_repro.cli.options import OneLine, at_least_one, positive, price
@@ -261,19 +260,17 @@ def write_results(
             paths = write_tables(records, args.results, command=command, commit=version)
     print(f"{len(records)} runs -> {len(paths)} files in {args.results}: see {paths[-1]}")
     if to_wandb:
-        send(records, paths, to_wandb)
+        send(paths, to_wandb)
     return unread
 
 
-def send(records: Sequence[Mapping[str, Any]], paths: list[Path], to_wandb: str) -> None:
-    from miles_repro.report import comparison_table
-    from miles_repro.tracking.exchange import log_tables
+def send(paths: list[Path], to_wandb: str) -> None:
+    from miles_repro.tracking.exchange import log_tables, read_table
 
-    pairs = sorted({(record["dataset"], record["budget"]) for record in records})
-    frames = {f"{d}_{b}": comparison_table(records, d, b) for d, b in pairs}
+    tables = {path.stem: read_table(path) for path in paths if path.suffix == ".csv"}
     shown = [path for path in paths if path.parent.name != "tables"]
     entity, _, project = to_wandb.rpartition("/")
-    print(f"W&B: {log_tables(frames, shown, project, entity or None)}")
+    print(f"W&B: {log_tables(tables, shown, project, entity or None)}")
 
 
 COMMANDS = {"plan": plan, "run": run, "status": status, "tables": tables, "submit": submit}

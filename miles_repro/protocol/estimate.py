@@ -153,6 +153,6 @@ class _Meter:
             "epochs": 2,
             "budget": config.budget.model_copy(update={"data_fraction": fraction}),
             "runtime": config.runtime.model_copy(update={"runs_dir": folder}),
-            "tracker": {"name": "none"},
+            "tracker": {"_target_": "miles_repro.tracking.NoTracker"},
         }
         return config.model_copy(update=changes)

@@ -8,7 +8,7 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
@@ -137,7 +137,7 @@ def _keys() -> list[str]:
     return [key for key in keys if key]
 
 
-def settings(config: dict[str, Any]) -> dict[str, Any]:
+def settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """Client settings: nothing that costs time or captures more than the record."""
     lean = {
         "console": "off",
@@ -145,8 +145,8 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
         "disable_git": True,
         "silent": True,
         "x_save_requirements": False,
-        "x_disable_stats": not config.get("system_metrics", False),
-        "x_disable_machine_info": not config.get("system_metrics", False),
+        "x_disable_stats": not options.get("system_metrics", False),
+        "x_disable_machine_info": not options.get("system_metrics", False),
     }
     bounded = {
         "init_timeout": INIT_SECONDS,

@@ -1,4 +1,4 @@
-"""W&B dashboards as code: one workspace for a project, one report per table of the paper.
+"""W&B dashboards as code: the workspaces of a project, its reports, and its interval plot.
 
 Built offline; only :func:`save` talks to the server. Needs ``pip install miles-repro[dashboards]``.
 """
@@ -6,74 +6,20 @@ Built offline; only :func:`save` talks to the server. Needs ``pip install miles-
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from miles_repro.errors import UserError
-from miles_repro.tracking import brief
+from miles_repro.report.names import METRICS
+from miles_repro.tracking import brief, intervals, say
+from miles_repro.tracking.exchange import project_runs
+from miles_repro.tracking.pages import REPORTED, Page, pages
 
-VIEW = "milesrepro"  # name of the workspace in its address (?nw=...): saving again replaces it
-SCORE, GAP = "test/fused/metric", "gap"
-LOGGED = ["smnist_mini_mini", "cremad_paper", "smnist_paper", "luma_paper", "mmimdb_paper"]
-"""Names of the comparison tables that ``reproduce.py tables --to-wandb`` logs, if all were run."""
-UNIMODAL = ["unimodal_image", "unimodal_audio", "unimodal_video", "unimodal_text"]
-
-
-@dataclass(frozen=True)
-class PaperTable:
-    """What a report shows: a logged table, and the runs behind it."""
-
-    name: str
-    title: str
-    text: str
-    where: dict[str, list[Any]]
-    group: tuple[str, ...]
-    ablation: bool = False
-
-    def shown(self, logged: list[str]) -> list[str]:
-        """Those logged tables that belong here: of its name, or comparisons of strategies."""
-        return [t for t in logged if t == self.name or not (self.ablation or t in _NAMES)]
-
-
-def _ablation(number: str, what: str, key: str) -> PaperTable:
-    return PaperTable(
-        f"table{number}",
-        f"Table {number}: {what}",
-        f"MILES with {what} varied and everything else at its chosen value.",
-        {"strategy": ["miles"]},
-        ("dataset", "fusion", key),
-        ablation=True,
-    )
-
-
-def _fusion(number: str, fusion: str, word: str) -> PaperTable:
-    return PaperTable(
-        f"table{number}",
-        f"Table {number}: balancing strategies, {word}",
-        "Score of the fused prediction and of each modality's own head, and the gap between heads.",
-        {"fusion": [fusion]},
-        ("dataset", "strategy"),
-    )
-
-
-PAPER_TABLES = (
-    PaperTable(
-        "table1",
-        "Table 1: unimodal models",
-        "Each modality trained alone: what a head inside a multimodal model could reach.",
-        {"strategy": UNIMODAL},
-        ("dataset", "strategy"),
-    ),
-    _fusion("2", "concat", "concatenation"),
-    _fusion("3", "sum", "summation"),
-    _ablation("4", "the threshold tau", "strategy/tau"),
-    _ablation("5", "the factor mu", "strategy/mu"),
-    _ablation("6", "the source of the metric", "strategy/source"),
-)
-
-
-_NAMES = {table.name for table in PAPER_TABLES}
+SCORE, GAP, VAL = "test/score", "test/gap", "val/score"
+CELL = ("dataset", "budget", "fusion", "strategy")
+HEADLINES = "|".join((*METRICS, "fit"))
+PAIRS = "contrasts"  # the kind of table that the interval plot reads
 
 
 def _modules() -> tuple[Any, Any, Any]:
@@ -88,27 +34,23 @@ def _modules() -> tuple[Any, Any, Any]:
     return ws, wr, expr
 
 
-def build_workspace(entity: str, project: str) -> Any:
-    """Runs grouped by fusion and strategy; panels for balance, learning rates and cost."""
-    ws, wr, expr = _modules()
+def build_workspaces(entity: str, project: str) -> dict[str, Any]:
+    """Name in the address (``?nw=...``) -> workspace: one of the runs that count, one of the
+    search. Runs are grouped by data set, budget, fusion and strategy, and so are the panels."""
+    _, wr, _ = _modules()
 
     def lines(title: str, pattern: str) -> Any:
         return wr.LinePlot(title=title, x="epoch", metric_regex=pattern, title_x="epoch")
 
     def bars(title: str, metric: str) -> Any:
-        return wr.BarPlot(
-            title=title,
-            metrics=[metric],
-            groupby=wr.Config("strategy"),
-            groupby_aggfunc="mean",
-            groupby_rangefunc="stddev",
-        )
+        spread = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+        return wr.BarPlot(title=title, metrics=[metric], **spread)
 
-    sections = {
-        "Strategy x fusion": [
+    reported = {
+        "Strategies": [
             bars("Test score, fused", SCORE),
-            bars("Gap between the heads, strong - weak (test)", GAP),
-            _scatter(wr),
+            bars("Gap between the modalities, strong - weak (test)", GAP),
+            _scatter(wr, "Gap against score (test)", wr.SummaryMetric(SCORE), GAP),
         ],
         "Utilization": [
             lines("Utilization rate of each modality (validation)", "^utilization/u_.*"),
@@ -116,7 +58,7 @@ def build_workspace(entity: str, project: str) -> Any:
         ],
         "Learning rates": [lines("Learning rate of each parameter group", "^lr/.*")],
         "Learning": [
-            lines("Validation score: fused and each head", "^val/.*/metric$"),
+            lines("Validation score: fused and each modality", f"^val/[^/]+/({HEADLINES})$"),
             lines("Training loss", "^train/.*/loss$"),
             lines("Validation loss", "^val/.*/loss$"),
             lines("What the strategy logs", "^strategy/.*"),
@@ -127,67 +69,110 @@ def build_workspace(entity: str, project: str) -> Any:
             bars("Peak memory, MB", "cost/peak_rss_mb"),
         ],
     }
-    columns = [SCORE, GAP, "val/fused/metric", "best_epoch", "cost/wall_s"]
+    search = {
+        "Random search": [
+            _scatter(wr, "Validation score by rate", wr.Config("optimizer/lr"), VAL),
+            wr.ParameterImportancePlot(with_respect_to=VAL),
+            lines("Validation score", f"^val/fused/({HEADLINES})$"),
+        ]
+    }
+    columns = [SCORE, GAP, VAL, "best_epoch", "status", "cost/wall_s"]
+    return {
+        "milesrepro": _workspace(
+            entity, project, "Balancing strategies", REPORTED, reported, columns
+        ),
+        "milessearch": _workspace(entity, project, "Search", ("search",), search, [VAL]),
+    }
+
+
+def _workspace(
+    entity: str,
+    project: str,
+    name: str,
+    jobs: tuple[str, ...],
+    sections: dict[str, list[Any]],
+    columns: list[str],
+) -> Any:
+    ws, _, expr = _modules()
     return ws.Workspace(
         entity=entity,
         project=project,
-        name="Balancing strategies",
+        name=name,
         sections=[ws.Section(name=n, panels=p, is_open=True) for n, p in sections.items()],
         settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=100),
         runset_settings=ws.RunsetSettings(
-            groupby=[expr.Config(key) for key in ("dataset", "fusion", "strategy")],
-            order=[expr.Ordering(expr.Summary(SCORE), ascending=False)],
+            filters=expr.And(expr.Metric("JobType").isin(list(jobs))),
+            groupby=[expr.Config(key) for key in CELL],
+            order=[expr.Ordering(expr.Summary(columns[0]), ascending=False)],
             pinned_columns=[f"summary:{column}" for column in columns],
         ),
     )
 
 
-def _scatter(wr: Any) -> Any:
-    return wr.ScatterPlot(
-        title="Gap against accuracy (test)",
-        x=wr.SummaryMetric(SCORE),
-        y=wr.SummaryMetric(GAP),
-    )
+def _scatter(wr: Any, title: str, x: Any, y: str) -> Any:
+    return wr.ScatterPlot(title=title, x=x, y=wr.SummaryMetric(y))
 
 
-def build_report(entity: str, project: str, table: PaperTable, logged: list[str]) -> Any:
-    """The tables as they were computed from the records, and the runs behind them."""
+def build_report(entity: str, project: str, page: Page, source: str, chart: str | None) -> Any:
+    """The tables of a page as they were computed from the records, and the runs behind them.
+
+    source: id of the W&B run that holds the tables; chart: id of the interval plot.
+    """
     _, wr, expr = _modules()
     runs = wr.Runset(  # without a project it means the report's own, and needs no server to build
-        name=table.title,
-        filters=[expr.Config(key).isin(values) for key, values in table.where.items()],
-        groupby=[f"config.{key}" for key in table.group],
+        name=page.title,
+        filters=expr.And(
+            expr.Metric("JobType").isin(list(page.jobs)),
+            *(expr.Config(key).isin(values) for key, values in page.where.items()),
+        ),
+        groupby=[f"config.{key}" for key in page.group],
     )
     bars = [
         wr.BarPlot(title=title, metrics=[metric], groupby_aggfunc="mean")
         for title, metric in (("Test score, fused", SCORE), ("Gap (test)", GAP))
     ]
-    shown = [wr.WeavePanelSummaryTable(table_name=f"tables/{t}") for t in table.shown(logged)]
+    scatter = _scatter(wr, "Gap against score (test)", wr.SummaryMetric(SCORE), GAP)
+    shown = [wr.WeavePanelSummaryTable(table_name=f"tables/{name}") for name in page.tables]
+    if chart:
+        shown += [
+            wr.CustomChart(
+                query={"summaryTable": {"tableKey": f"tables/{name}"}},
+                chart_name=chart,
+                chart_fields=intervals.FIELDS,
+                chart_strings={"quantity": "fused"},
+            )
+            for name in page.tables
+            if name.startswith(f"{PAIRS}__")
+        ]
+    logged = wr.Runset(name="Tables", filters=expr.And(expr.Metric("ID") == source))
     computed = [
         wr.H1(text="As computed from the records"),
         wr.P(text="Best trial by validation, mean over seeds (reproduce.py tables --to-wandb)."),
-        wr.PanelGrid(runsets=[wr.Runset(name="Tables")], panels=shown),
+        wr.PanelGrid(runsets=[logged], panels=shown),
     ]
     return wr.Report(
         entity=entity,
         project=project,
-        title=f"MILES reproduction, {table.title}",
-        description=table.text,
+        title=f"MILES reproduction, {page.title}",
+        description=page.text,
         blocks=[
             *(computed if shown else []),
-            wr.H1(text="All runs, every trial and seed"),
-            wr.P(text="Plain means over all runs of a group, without any selection."),
-            wr.PanelGrid(runsets=[runs], panels=[*bars, _scatter(wr)]),
+            wr.H1(text="The runs"),
+            wr.P(text="Plain means over the runs of a group, without any selection."),
+            wr.PanelGrid(runsets=[runs], panels=[*bars, scatter]),
         ],
     )
 
 
-def spec(entity: str, project: str) -> dict[str, Any]:
-    """Everything that :func:`save` would send, as plain JSON, once all tables were logged."""
-    reports = [build_report(entity, project, table, LOGGED) for table in PAPER_TABLES]
+def spec(entity: str, project: str, logged: Iterable[str]) -> dict[str, Any]:
+    """What :func:`save` sends where the tables of these names were logged, as plain JSON."""
+    views = build_workspaces(entity, project).values()
+    chart = f"{entity}/{intervals.name()}"
+    made = [build_report(entity, project, page, "tables", chart) for page in pages(logged)]
     return {
-        "workspace": _plain(build_workspace(entity, project)),
-        "reports": [_plain(report) for report in reports],
+        "workspaces": [_plain(view) for view in views],
+        "reports": [_plain(report) for report in made],
+        "charts": [intervals.SPEC],
     }
 
 
@@ -196,7 +181,7 @@ def _plain(view: Any) -> Any:
 
 
 def save(entity: str | None, project: str) -> list[str]:
-    """Create or replace the workspace and the reports; returns their addresses.
+    """Create or replace the workspaces and the reports; returns their addresses.
 
     Raises:
         UserError: the server refuses.
@@ -207,30 +192,46 @@ def save(entity: str | None, project: str) -> list[str]:
     try:
         api = wandb.Api(timeout=60)
         owner = entity or str(api.default_entity)
-        return [_save_workspace(owner, project), *_save_reports(api, owner, project)]
+        chart = _save_chart(api, owner)
+        return [*_save_workspaces(owner, project), *_save_reports(api, owner, project, chart)]
     except Exception as error:  # the client raises its own, plain and private kinds
         raise UserError(f"the dashboards cannot be saved: {brief(error)}") from None
 
 
-def _save_workspace(entity: str, project: str) -> str:
+def _save_chart(api: Any, entity: str) -> str | None:
+    """The id of the interval plot; None where the server has no charts of one's own."""
+    name, title = intervals.name(), "Paired differences with intervals"
+    try:
+        api.create_custom_chart(entity, name, title, "vega2", "private", intervals.SPEC)
+    except Exception as error:  # the client's private kinds
+        if "exist" not in str(error):
+            say("chart", f"reports without the interval plot ({brief(error)})")
+            return None
+    return f"{entity}/{name}"
+
+
+def _save_workspaces(entity: str, project: str) -> list[str]:
     from wandb_workspaces.workspaces import internal
 
-    workspace = build_workspace(entity, project)
-    workspace._internal_name = internal._url_query_str_to_internal_name(VIEW)
-    with suppress(ValueError):  # not there yet
-        workspace._internal_id = internal.get_view_dict(entity, project, VIEW)["id"]
-    workspace.save()
-    return str(workspace.url)
-
-
-def _save_reports(api: Any, entity: str, project: str) -> list[str]:
-    known = {report.display_name: report.id for report in api.reports(f"{entity}/{project}")}
-    runs = api.runs(f"{entity}/{project}", filters={"jobType": "tables"}, lazy=False)
-    keys = {key for run in runs for key in run.summary_metrics if key.startswith("tables/")}
-    logged = sorted(key.removeprefix("tables/") for key in keys)
     urls = []
-    for table in PAPER_TABLES:
-        report = build_report(entity, project, table, logged)
+    for view, workspace in build_workspaces(entity, project).items():
+        workspace._internal_name = internal._url_query_str_to_internal_name(view)
+        with suppress(ValueError):  # not there yet
+            workspace._internal_id = internal.get_view_dict(entity, project, view)["id"]
+        workspace.save()
+        urls.append(str(workspace.url))
+    return urls
+
+
+def _save_reports(api: Any, entity: str, project: str, chart: str | None) -> list[str]:
+    """The reports of the tables that were logged last."""
+    known = {report.display_name: report.id for report in api.reports(f"{entity}/{project}")}
+    runs = project_runs(entity, project, lazy=False, filters={"jobType": "tables"})
+    source = next(iter(runs), None)
+    keys = [k for k in source.summary_metrics if k.startswith("tables/")] if source else []
+    urls = []
+    for page in pages(sorted(key.removeprefix("tables/") for key in keys)):
+        report = build_report(entity, project, page, source.id if source else "", chart)
         report.id = known.get(report.title, "")
         report.save()
         urls.append(str(report.url))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miles_repro.errors import UserError
-from miles_repro.records import PLACE, Ignored, NotASummary, Summary, tell
+from miles_repro.records import PLACE, SUMMARY, Ignored, NotASummary, Summary, parse_summary, tell
 from miles_repro.tracking import brief
 from miles_repro.tracking.connection import (
     choose_mode,
@@ -16,14 +18,19 @@ from miles_repro.tracking.connection import (
     require_server,
     settings,
 )
-from miles_repro.tracking.mirror import record_of
+from miles_repro.tracking.mirror import artifact_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def project_runs(entity: str | None, project: str, *, lazy: bool) -> Iterable[Any]:
-    """The runs of a project through the public API; none where the project does not exist.
+DOWNLOADS = 16
+
+
+def project_runs(
+    entity: str | None, project: str, *, lazy: bool, filters: dict[str, Any] | None = None
+) -> Iterable[Any]:
+    """The runs of a project, newest first; none where the project does not exist.
 
     Raises:
         UserError: the server cannot be read.
@@ -33,7 +40,8 @@ def project_runs(entity: str | None, project: str, *, lazy: bool) -> Iterable[An
     try:
         api = wandb.Api(timeout=60)
         path = f"{entity or api.default_entity}/{project}"
-        return list(api.runs(path, per_page=200, lazy=lazy))
+        order = "-created_at"
+        return list(api.runs(path, filters, order=order, per_page=200, lazy=lazy))
     except ValueError as error:
         if "Could not find project" in str(error):
             return []
@@ -53,16 +61,18 @@ def records_from_wandb(entity_project: str, ignored: list[Ignored] | None = None
     """
     entity, _, project = entity_project.rpartition("/")
     require_server()
+    runs = project_runs(entity or None, project, lazy=False)
+    ended = [run for run in runs if {"status", "metric"} <= set(run.summary_metrics)]
     found: dict[str, Summary] = {}
-    for run in project_runs(entity or None, project, lazy=False):
-        try:
-            record = record_of(dict(run.summary_metrics))
-        except NotASummary as error:
-            item = Ignored(Path(f"W&B run {run.id}"), str(error), harmless=error.older)
-            ignored.append(item) if ignored is not None else tell([item])
-            continue
-        if record is not None:
-            found.setdefault(record["run_id"], record)
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(DOWNLOADS) as pool:
+        read = [pool.submit(_record, run, Path(scratch) / run.id) for run in ended]
+        for run, future in zip(ended, read, strict=True):
+            try:
+                record = future.result()
+                found.setdefault(record["run_id"], record)
+            except NotASummary as error:
+                item = Ignored(Path(f"W&B run {run.id}"), str(error), harmless=error.older)
+                ignored.append(item) if ignored is not None else tell([item])
     if not found:
         raise UserError(
             f"W&B project {entity_project} holds no finished runs of this suite: check the name, "
@@ -72,6 +82,23 @@ def records_from_wandb(entity_project: str, ignored: list[Ignored] | None = None
         found.values(),
         key=lambda record: [str(record[name]) for name in PLACE],  # type: ignore[literal-required]
     )
+
+
+def _record(run: Any, folder: Path) -> Summary:
+    """The ``summary.json`` in the artifact of a finished run.
+
+    Raises:
+        NotASummary: there is none that this version can use.
+    """
+    import wandb
+
+    try:
+        version = f"{artifact_name(run.config)}:{run.config['run_id']}"
+        artifact = wandb.Api(timeout=60).artifact(f"{run.entity}/{run.project}/{version}")
+        path = Path(artifact.get_entry(SUMMARY).download(str(folder)))
+    except (wandb.Error, ValueError, LookupError, OSError) as error:
+        raise NotASummary(f"its record cannot be read ({brief(error)})") from None
+    return parse_summary(path.read_bytes())
 
 
 def log_tables(
@@ -96,7 +123,6 @@ def log_tables(
 
     prepare_environment(folder)
     chosen, _ = choose_mode(mode)
-    flat = {name: _plain(table) for name, table in tables.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with wandb.init(
@@ -104,14 +130,20 @@ def log_tables(
             entity=entity,
             mode=chosen,
             dir=folder,
-            id=f"tables-{_content_hash(flat)}",
+            id=f"tables-{_content_hash(tables)}",
             name="tables",
             job_type="tables",
             resume="allow" if chosen == "online" else None,
             reinit="create_new",
             settings=wandb.Settings(**settings({})),
         ) as run:
-            run.log({f"tables/{name}": wandb.Table(dataframe=df) for name, df in flat.items()})
+            run.log(
+                {
+                    f"tables/{name}": wandb.Table(dataframe=df)
+                    for name, df in tables.items()
+                    if len(df)
+                }
+            )
             images = [path for path in figures if path.suffix == ".png"]
             if images:
                 run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in images})
@@ -125,17 +157,16 @@ def log_tables(
         raise UserError(f"the tables cannot be sent to W&B: {brief(error)}") from None
 
 
-def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    """One header line of strings, the index as columns where it has names, None for gaps."""
-    named = [name for name in table.index.names if name is not None]
-    plain = table.reset_index() if named else table.copy()
-    plain.columns = [
-        " ".join(str(part) for part in column if str(part))
-        if isinstance(column, tuple)
-        else str(column)
-        for column in list[Any](plain.columns)
-    ]
-    return plain.astype(object).where(plain.notna(), None)
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of the report as its CSV file holds it, None for gaps; run ids stay text."""
+    import pandas as pd
+
+    text = dict.fromkeys(("run_ids", "commit", "strategy", "rival"), str)
+    try:
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
+    return table.astype(object).where(table.notna(), None)
 
 
 def _content_hash(tables: dict[str, pd.DataFrame]) -> str:

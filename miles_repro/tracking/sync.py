@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from miles_repro import records
-from miles_repro.tracking import HEADER, brief
+from miles_repro.tracking import HEADER, brief, header_of
 from miles_repro.tracking.connection import require_server
 from miles_repro.tracking.exchange import project_runs
 from miles_repro.tracking.wandb_run import MARK, WandbTracker
@@ -59,11 +59,7 @@ def plan(
         if summary is None and (marked is None or records.status_of(folder) != "failed"):
             open_runs += 1
             continue
-        header = (
-            {k: v for k, v in summary.items() if k in HEADER}
-            if summary
-            else (marked or {})["header"]
-        )
+        header = marked["header"] if marked else header_of(summary or {})
         tracker = marked["tracker"] if marked else default
         rows = len(records.load_rows(folder))
         state = "finished" if summary else "failed"

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from miles_repro.records import SUMMARY, to_json
 from miles_repro.tracking import NoTracker, Tracker, brief, say
 from miles_repro.tracking.connection import (
     Mode,
@@ -20,28 +21,38 @@ from miles_repro.tracking.connection import (
     choose_mode,
     give_up,
     prepare_environment,
+    probe,
     settings,
 )
-from miles_repro.tracking.mirror import OBJECTIVE, history_row, run_fields, summary_values
+from miles_repro.tracking.mirror import (
+    artifact_name,
+    history_row,
+    run_fields,
+    summary_values,
+)
 
 MARK = "mirror.json"  # in <run_dir>/wandb: says that, and how, this record is mirrored
 
 
 def open_run(
-    config: dict[str, Any],
-    header: dict[str, Any],
+    header: Mapping[str, Any],
     run_dir: Path,
     history: Sequence[Mapping[str, Any]],
+    *,
+    mode: str = "auto",
+    **options: Any,
 ) -> Tracker:
-    """Open (or continue) the W&B run of this record, online where that works at once."""
-    asked = str(config.get("mode", "auto"))
-    if asked == "disabled":
+    """Open (or continue) the W&B run of this record, online where that works at once.
+
+    ``options``: project, entity, tags, notes, system_metrics.
+    """
+    if mode == "disabled":
         return NoTracker()
-    mirror = WandbTracker(config, header, run_dir)
+    mirror = WandbTracker(options, header, run_dir)
     mirror.mark()
     prepare_environment(run_dir)
-    mode, reason = choose_mode(asked)
-    if mode == "online":
+    chosen, reason = choose_mode(mode)
+    if chosen == "online":
         try:
             mirror.connect("online", history)
             say("address", f"W&B: {mirror.address}")
@@ -71,8 +82,10 @@ def drop_client() -> None:
 class WandbTracker:
     """Logs to W&B and, once connected, never raises."""
 
-    def __init__(self, config: dict[str, Any], header: dict[str, Any], run_dir: Path) -> None:
-        self._config = config
+    def __init__(
+        self, options: Mapping[str, Any], header: Mapping[str, Any], run_dir: Path
+    ) -> None:
+        self._options = options
         self._header = header
         self._run_dir = run_dir
         self._run: Any = None
@@ -85,7 +98,7 @@ class WandbTracker:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         if not os.environ.get("WANDB_SWEEP_ID"):  # a sweep's runs have ids of the sweep
-            mark = {"tracker": self._config, "header": self._header}
+            mark = {"tracker": self._options, "header": self._header}
             (folder / MARK).write_text(json.dumps(mark), encoding="utf-8")
 
     def connect(self, mode: Mode, history: Sequence[Mapping[str, Any]]) -> None:
@@ -98,18 +111,17 @@ class WandbTracker:
 
         self._online = mode == "online"
         self._run = wandb.init(
-            project=self._config.get("project"),
-            entity=self._config.get("entity"),
+            project=self._options.get("project"),
+            entity=self._options.get("entity"),
             mode=mode,
             dir=self._run_dir,
             resume="allow" if self._online else None,
             reinit="create_new",
-            settings=wandb.Settings(**settings(self._config)),
-            **run_fields(self._config, self._header),
+            settings=wandb.Settings(**settings(self._options)),
+            **run_fields(self._options, self._header),
         )
         self._run.define_metric("epoch", hidden=True)
         self._run.define_metric("*", step_metric="epoch")
-        self._run.define_metric(OBJECTIVE, step_metric="epoch", summary="max")
         self._known = self._run.step  # 0 for a new run, else the step after the last one W&B has
         for row in history:
             self._log(row)
@@ -117,7 +129,7 @@ class WandbTracker:
     def _log(self, row: Mapping[str, Any]) -> None:
         """Send a row unless W&B has that epoch: a resumed run may train its last ones again."""
         if row["epoch"] >= self._known:
-            self._run.log(history_row(row), step=row["epoch"], commit=True)
+            self._run.log(history_row(row, self._header["metric"]), step=row["epoch"], commit=True)
 
     @property
     def address(self) -> str:
@@ -142,13 +154,27 @@ class WandbTracker:
 
     def end(self, summary: Mapping[str, Any] | None, error: str | None) -> None:
         """As :meth:`finish`, but raises."""
+        if self._online and (trouble := probe(base_url())):  # an artifact waits for it much longer
+            raise ConnectionError(f"the server {trouble}")
         if summary is not None:
             self._run.summary.update(summary_values(summary))
+            if summary["status"] == "diverged":
+                self._run.tags += ("diverged",)
+            self._log_record(summary)
         if error is not None:
             self._run.summary["error"] = error
         elif self._run.summary.get("error"):  # of an attempt before this one
             del self._run.summary["error"]
         self._run.finish(exit_code=0 if error is None else 1)
+
+    def _log_record(self, summary: Mapping[str, Any]) -> None:
+        """The whole ``summary.json`` as an artifact: tables can be rebuilt from W&B alone."""
+        import wandb
+
+        artifact = wandb.Artifact(artifact_name(self._header), type="record")
+        with artifact.new_file(SUMMARY, encoding="utf-8") as file:
+            file.write(to_json(summary))
+        self._run.log_artifact(artifact, aliases=["latest", self._header["run_id"]])
 
     def _lose(self, error: Exception) -> None:
         """Give the mirror up, and after an online run the server too."""
