@@ -152,3 +152,21 @@ def test_a_wrong_key_is_one_line(tiny: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="strateg") as error:
         mr.run(**tiny, strateg="miles")
     assert "\n" not in str(error.value)
+
+
+def test_hints_of_a_wheel_name_its_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever installed the wheel has no scripts/ to call."""
+    from miles_repro import hints, places
+    from miles_repro.data import command, recipe
+
+    monkeypatch.setattr(places, "CHECKOUT", None)
+    manifest = {"modalities": {"a": {}, "b": {}}}
+    told = [*recipe.next_commands("mine", manifest, None)]
+    with pytest.raises(UserError) as error:
+        mr.run(dataset="mfeat", **{"runtime.data_dir": tmp_path})
+    told += [str(error.value), hints.explain(Exception("Could not override 'strateg'"))]
+    assert not [line for line in told if "python " in line]
+    assert [line.split()[0] for line in told[:3]] == ["miles-train"] * 2 + ["miles-reproduce"]
+    assert "run miles-prepare dataset=mfeat" in told[3]
+    assert "(miles-train --cfg job lists all)" in told[4]
+    assert command.USAGE.startswith("{command} dataset=")

@@ -30,10 +30,10 @@ CONF = places.CONF / "dataset"
 TABLE = "miles_repro.data.table"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 USAGE = """\
-python scripts/prepare_data.py dataset=<name> [raw=<folder>] [out=<data folder>] [option=value ...]
-                               [--verify] [--force]
-python scripts/prepare_data.py dataset=<new name> table=<csv or parquet> [arrays=<folder>]
-                               [conf_dir=<folder>] [option=value ...]
+{command} dataset=<name> [raw=<folder>] [out=<data folder>] [option=value ...]
+    [--verify] [--force]
+{command} dataset=<new name> table=<csv or parquet> [arrays=<folder>] [conf_dir=<folder>]
+    [option=value ...]
 
 Reads a data set's raw files once and writes the prepared folder <out>/<name> that training reads.
 An interrupted command goes on where it stopped when it is run again.
@@ -69,7 +69,9 @@ def _run(arguments: Sequence[str]) -> int:
     if unknown:
         raise UserError(f"{min(unknown)!r} is not understood: use key=value, --verify, --force")
     if not arguments or flags & {"--help", "-h"}:
-        print(USAGE.format(names=", ".join(dataset_names()), options=_all_options()))
+        names = ", ".join(dataset_names())
+        command = places.command("prepare")
+        print(USAGE.format(command=command, names=names, options=_all_options()))
         return 0
     given = dict(word.split("=", 1) for word in arguments if "=" in word)
     name = given.pop("dataset", "")

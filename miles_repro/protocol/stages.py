@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from miles_repro import composing
+from miles_repro import composing, places
 from miles_repro.composing import compose
 from miles_repro.config import Config
 from miles_repro.errors import UserError
@@ -29,6 +29,8 @@ from miles_repro.records import CONFIG, ERROR, LAST, Summary, read_summary, stat
 from miles_repro.trials import SEARCH_SEED
 
 OWN_KEYS = ("dataset", "fusion", "strategy", "budget", "trial", "seed")
+SOURCES = {"smnist_mini": "", "mfeat": ""}
+"""What ``prepare`` needs besides a data set's name, where that is no folder of raw files."""
 FROM_RECORDS = ("rates", "modality")
 """A strategy's values that may have to be taken from unimodal runs: ``trials.without_search``."""
 
@@ -153,8 +155,8 @@ class Protocol:
         for name in self.request.datasets:
             folder = Path(self.options(name)["runtime"]["data_dir"]) / name
             if not (folder / "manifest.json").is_file():
-                source = "" if name == "smnist_mini" else " raw=<folder>"
-                found[name] = f"python scripts/prepare_data.py dataset={name}{source}"
+                source = SOURCES.get(name, " raw=<folder>")
+                found[name] = f"{places.command('prepare')} dataset={name}{source}"
         return found
 
     def _see(self, job: Job, taken: dict[tuple[str, ...], dict[str, Any] | UserError]) -> Seen:
