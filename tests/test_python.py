@@ -154,7 +154,9 @@ def test_a_wrong_key_is_one_line(tiny: dict[str, Any]) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_hints_of_a_wheel_name_its_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_hints_of_a_wheel_name_its_commands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Whoever installed the wheel has no scripts/ to call."""
     from miles_repro import hints, places
     from miles_repro.data import command, recipe
