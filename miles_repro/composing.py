@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from miles_repro import trials
+from miles_repro import places, trials
 from miles_repro.config import Config, explain
 from miles_repro.data.manifest import read_manifest
 from miles_repro.errors import UserError
@@ -192,7 +192,7 @@ def _checked(raw: Raw) -> Config:
     if not (folder / "manifest.json").is_file():
         raise UserError(
             f"data set {folder.name} is not prepared in {folder}: run "
-            f"python scripts/prepare_data.py dataset={folder.name} (README, Data: which raw=)"
+            f"{places.command('prepare')} dataset={folder.name} (docs/data.md: which raw=)"
         )
     manifest = read_manifest(folder)
     try:

@@ -6,12 +6,11 @@ import difflib
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
+from miles_repro import places
 from miles_repro.errors import one_line
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 LONGEST = 400
 NO_KEY = re.compile(r"Could not override '([^']+)'|Could not append to config|full_key: (\S+)")
 NO_CHOICE = re.compile(r"Could not find '([^']+)/([^'/]+)'")
@@ -30,7 +29,8 @@ def explain(error: Exception) -> str:
     key = NO_KEY.search(text)
     if key and (key[1] or key[2]):
         name = key[1] or key[2]
-        return f"no key {_quote(name)}{_near(name, _keys())} (python train.py --cfg job lists all)"
+        lists = f"{places.command('train')} --cfg job"
+        return f"no key {_quote(name)}{_near(name, _keys())} ({lists} lists all)"
     return one_line(Exception(text.split("Config search path", maxsplit=1)[0]))[:LONGEST]
 
 
@@ -66,12 +66,15 @@ def _keys() -> list[str]:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()} - {"hydra", "experiment"}
+    groups = {path.name for path in places.CONF.iterdir() if path.is_dir()} - {
+        "hydra",
+        "experiment",
+    }
     chosen = [a for a in sys.argv[1:] if re.fullmatch(r"\w+=\w+", a) and a.split("=")[0] in groups]
     for overrides in (chosen, []):
         GlobalHydra.instance().clear()
         try:
-            with initialize_config_dir(str(CONF), version_base="1.3"):
+            with initialize_config_dir(str(places.CONF), version_base="1.3"):
                 return [*groups, *_paths(compose("config", overrides))]
         except Exception:  # the choice is the mistake, or this is no checkout
             continue

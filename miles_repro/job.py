@@ -62,7 +62,7 @@ def _train(
     config = None
     try:
         config = checked(composed, overrides)
-        entry["job"] = label(config)
+        entry |= {"job": label(config), "folder": str(config.run_dir)}
         report = EpochLines() if folder is None else Heart(folder, entry["job"])
         outcome = run(config, f"{places.command('train')} {' '.join(overrides)}", report)
         entry |= {"status": outcome.status, "text": describe(outcome), **_scores(outcome)}

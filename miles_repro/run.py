@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from miles_repro import provenance, records
+from miles_repro import provenance
+from miles_repro.api import Verb
 from miles_repro.composing import check_combination
 from miles_repro.config import Config, build, target
+from miles_repro.records import WEIGHTS, RunRecord, read_summary
 
 if TYPE_CHECKING:
     from miles_repro.context import Teacher
@@ -42,14 +45,14 @@ def run(config: Config, command: str, report: Report = lambda config, row: None)
     Raises:
         UserError: the combination is not defined, or the data or the disk fail.
     """
-    if not config.rerun and (summary := records.read_summary(config.run_dir)):
+    if not config.rerun and (summary := read_summary(config.run_dir)):
         return _skipped(config, summary)
     strategy, used = _checked_parts(config)
-    record = records.RunRecord(config.run_dir)
+    record = RunRecord(config.run_dir)
     with record.lease() as mine:
         if not mine:
             return Outcome("busy", config)
-        if not config.rerun and (summary := records.read_summary(config.run_dir)):
+        if not config.rerun and (summary := read_summary(config.run_dir)):
             return _skipped(config, summary)  # finished while we waited
         teachers = {
             m: teacher(one, used_by=config, command=command, report=report)
@@ -86,9 +89,9 @@ def teacher(config: Config, used_by: Config, command: str, report: Report) -> Te
     from miles_repro.training import teacher_from
 
     while True:
-        summary = records.read_summary(config.run_dir)
-        if summary and (config.run_dir / records.WEIGHTS).exists():
-            weights = records.RunRecord(config.run_dir).load_weights()
+        summary = read_summary(config.run_dir)
+        if summary and (config.run_dir / WEIGHTS).exists():
+            weights = RunRecord(config.run_dir).load_weights()
             return teacher_from(config, summary, weights, used_by.runtime.device)
         again = config.model_copy(update={"rerun": bool(summary)})  # the same bits, weights kept
         if run(again, command, report).status == "busy":
@@ -99,7 +102,7 @@ def _train(
     config: Config,
     strategy: Any,
     used: list[str],
-    record: records.RunRecord,
+    record: RunRecord,
     teachers: dict[str, Teacher],
     command: str,
     report: Report,
@@ -136,3 +139,6 @@ def _train(
                 saved = time.perf_counter()
             report(config, row)
         return training.finish()
+
+
+sys.modules[__name__].__class__ = Verb  # miles_repro.run(...)

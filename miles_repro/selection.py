@@ -152,7 +152,7 @@ def protocol(record: Record) -> str:
 def same_but(record: Record, *paths: str) -> str:
     """Canonical text of a run's configuration without `paths` (``seed``, ``strategy.tau``)."""
     config = {k: dict(v) if isinstance(v, Mapping) else v for k, v in record["config"].items()}
-    for path in paths:
+    for path in (*paths, "teachers") if "seed" in paths else paths:  # they are runs of that seed
         section, _, key = path.partition(".")
         if not key:
             config.pop(section, None)

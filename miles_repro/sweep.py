@@ -23,6 +23,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from miles_repro import places
+from miles_repro.api import Verb
 from miles_repro.errors import UserError
 from miles_repro.hints import explain, of_hydra
 from miles_repro.machine import cores, duration, end_with_parent, lead, stop_on_signals
@@ -70,8 +72,7 @@ class Launch:
             if self.follower is None:
                 print(f"error: {explain(e)}", file=sys.stderr)
                 return 2
-            line = f"{type(e).__name__}: {explain(e)}"
-            print(f"error: the sweep broke off: {line}", file=sys.stderr, flush=True)
+            print(f"error: the sweep broke off: {type(e).__name__}: {explain(e)}", file=sys.stderr)
             self.end()
         finally:
             self._abandon()
@@ -171,7 +172,7 @@ class Follower:
             print(f"{n} runs are still being trained by another process; exit code 3")
         if self.rows and not self.launch.led:
             where = "" if self.runs_dir == "results/runs" else f" --runs-dir {self.runs_dir}"
-            print(f"next: python scripts/reproduce.py tables{where}", flush=True)
+            print(f"next: {places.command('reproduce')} tables{where}", flush=True)
 
     def _follow(self) -> None:
         while not self.over.wait(0.2):
@@ -295,3 +296,6 @@ def axes(config: DictConfig) -> dict[str, int]:
         key = override.get_key_element()
         sizes[key] = len(list(override.sweep_string_iterator())) if many else 1
     return sizes
+
+
+sys.modules[__name__].__class__ = Verb  # miles_repro.sweep(...)

@@ -55,12 +55,18 @@ def search_spaces(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_search(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration less its ``search`` blocks, ``rates: records`` filled in from records."""
+    """The configuration less its ``search`` blocks, with what only records can tell filled in.
+
+    That is ``rates: records``, and a ``modality`` that is null: the strong one of a data set
+    that declares none.
+    """
     plain = dict(raw)
     for group in (*SEARCHED, "budget"):
         plain[group] = {k: v for k, v in raw[group].items() if k != "search"}
     if plain["strategy"].get("rates") == "records":
         plain["strategy"]["rates"] = best_rates(plain)
+    if plain["strategy"].get("modality", "") is None:
+        plain["strategy"]["modality"] = strongest(plain)
     return plain
 
 
@@ -127,6 +133,25 @@ def best_rates(raw: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
+def strongest(raw: Mapping[str, Any]) -> str:
+    """The modality whose best unimodal search run is best, by validation.
+
+    Raises UserError where not every modality has one.
+    """
+    dataset, budget = raw["dataset"]["name"], raw["budget"]["name"]
+
+    def score(m: str) -> float:
+        records = _comparable(raw, (dataset, "concat", f"unimodal_{m}"), budget)
+        if not records:
+            raise UserError(
+                f"no finished run of dataset={dataset} strategy=unimodal_{m} budget={budget} to "
+                "tell the strong modality by: run it first, or set dataset.strong"
+            )
+        return max(r["val"]["fused"]["metric"] or 0.0 for r in records)
+
+    return max(raw["dataset"]["modalities"], key=score)
+
+
 def _comparable(raw: Mapping[str, Any], cell: tuple[str, str, str], budget: str) -> list[Summary]:
     """Search runs of a cell that share the asking run's protocol, none with values set by hand.
 
@@ -182,7 +207,7 @@ def _difference(asking: Mapping[str, Any], other: Mapping[str, Any]) -> str:
         {
             k: v
             for section, values in {"data": r["data_fingerprint"], **r["config"]}.items()
-            if section not in ("fusion", "strategy", "seed", "trial", "pinned")
+            if section not in ("fusion", "strategy", "seed", "trial", "pinned", "teachers")
             for k, v in leaves(values, section).items()
             if k != "optimizer.lr"
         }

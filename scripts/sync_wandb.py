@@ -36,7 +36,7 @@ def main() -> int:
 
 def sync(args: argparse.Namespace) -> int:
     """Exit status: 0 all there, 1 some uploads failed or some records cannot be read."""
-    from miles_repro import records as run_records
+    import miles_repro.records as run_records
     from miles_repro.tracking import connection
     from miles_repro.tracking import sync as syncing
 

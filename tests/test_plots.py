@@ -217,6 +217,12 @@ def test_one_strategy_one_seed_is_enough() -> None:
     assert set(found) == {f"{stem}__{PLACE}" for stem in ("dynamics", "cost")}
 
 
+def test_rates_that_lie_close_have_ticks_of_their_own() -> None:
+    rates = show(rows_of(lr={"encoder.image": 2.5e-3, "fusion": 3.3e-3})).axes[3]
+    ticks = [rates.yaxis.get_major_formatter()(y) for y in rates.get_yticks()]
+    assert len(set(ticks)) == len(ticks) > 1
+
+
 def test_dynamics_has_every_modality() -> None:
     run = record(dataset="own", modalities=["a", "b", "c"], level=(0.9, 0.5, 0.7, 0.6), seed=1)
     figure = dynamics.dynamics(

@@ -52,6 +52,17 @@ def test_plan_measures_and_refuses(
     assert "if it does 10 TFLOP/s (--tflops) at 50 % use (--use)" in out
 
 
+def test_what_unimodal_runs_will_tell_is_no_reason_to_refuse(request_tiny: Make) -> None:
+    """A data set of the user's own names no strong modality, which static_lr slows."""
+    unknown = {"datasets": ("tiny_three",), "overrides": ("dataset.strong=null",)}
+    protocol = request_tiny("static_lr", fusions=("concat",), **unknown)
+    plan = make_plan(protocol, measure=False)
+    assert not plan.refused
+    assert plan.missing == 4
+    job = Job("tiny_three", "static_lr", "concat", 0, 0)
+    assert "strategy=unimodal_image" in protocol.look([job])[job].why
+
+
 def test_operations_are_counted(request_tiny: Make) -> None:
     """An MLP by hand: each layer multiplies and adds once per weight."""
     protocol = request_tiny("unimodal", overrides=("budget.data_fraction=1.0", "epochs=3"))

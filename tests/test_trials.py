@@ -120,6 +120,26 @@ def test_rates_from_the_records_of_unimodal_runs(tiny_data: Path, tmp_path: Path
     assert explicit.run_id != settings(tiny_data, tmp_path, "strategy=mslr_k").run_id
 
 
+def test_the_strong_modality_from_the_records_where_none_is_declared(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    unknown: dict[str, Any] = {"dataset": "tiny_three", "dataset.strong": None}
+    text = refused(tiny_data, tmp_path, "strategy=static_lr", **unknown)
+    assert "no finished run of dataset=tiny_three strategy=unimodal_image" in text
+    assert "run it first, or set dataset.strong" in text
+    scores = {}
+    for m in ("image", "audio", "text"):
+        one = run(settings(tiny_data, tmp_path, *alone(m), **unknown), "test").summary
+        assert one is not None
+        scores[m] = one["val"]["fused"]["metric"]
+    config = settings(tiny_data, tmp_path, "strategy=static_lr", **unknown)
+    assert config.strategy["modality"] == max(scores, key=lambda m: scores[m])
+    assert len(set(scores.values())) > 1
+    by_hand = {**unknown, "strategy.modality": "audio"}
+    config = settings(tiny_data, tmp_path, "strategy=static_lr", **by_hand)
+    assert config.strategy["modality"] == "audio"
+
+
 def alone(modality: str) -> tuple[str, ...]:
     return "strategy=unimodal", f"strategy.modality={modality}"
 

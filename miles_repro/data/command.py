@@ -23,6 +23,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from miles_repro import places
+from miles_repro.data.download import download
 from miles_repro.data.manifest import read_manifest, sha256_of, verify
 from miles_repro.errors import UserError
 
@@ -30,16 +31,17 @@ CONF = places.CONF / "dataset"
 TABLE = "miles_repro.data.table"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 USAGE = """\
-python scripts/prepare_data.py dataset=<name> [raw=<folder>] [out=<data folder>] [option=value ...]
-                               [--verify] [--force]
-python scripts/prepare_data.py dataset=<new name> table=<csv or parquet> [arrays=<folder>]
-                               [conf_dir=<folder>] [option=value ...]
+{command} dataset=<name> [raw=<folder> | download=true] [out=<data folder>] [option=value ...]
+    [--verify] [--force]
+{command} dataset=<new name> table=<csv or parquet> [arrays=<folder>] [conf_dir=<folder>]
+    [option=value ...]
 
 Reads a data set's raw files once and writes the prepared folder <out>/<name> that training reads.
 An interrupted command goes on where it stopped when it is run again.
 
   dataset   one of: {names}; or a name of your own with table=
   raw       folder of the raw files, as docs/data.md describes it for each data set
+  download  true: fetch the raw files into <out>/.cache, where a few public files are all
   out       data folder (default: $MILES_DATA, else data)
   workers   processes (default: all cores)
   conf_dir  folder for dataset/<new name>.yaml, which Hydra then needs in hydra.searchpath
@@ -69,7 +71,9 @@ def _run(arguments: Sequence[str]) -> int:
     if unknown:
         raise UserError(f"{min(unknown)!r} is not understood: use key=value, --verify, --force")
     if not arguments or flags & {"--help", "-h"}:
-        print(USAGE.format(names=", ".join(dataset_names()), options=_all_options()))
+        names = ", ".join(dataset_names())
+        command = places.command("prepare")
+        print(USAGE.format(command=command, names=names, options=_all_options()))
         return 0
     given = dict(word.split("=", 1) for word in arguments if "=" in word)
     name = given.pop("dataset", "")
@@ -77,6 +81,7 @@ def _run(arguments: Sequence[str]) -> int:
         raise UserError(f"dataset=<name> is missing: one of {', '.join(dataset_names())}")
     data = Path(given.pop("out", "") or os.environ.get("MILES_DATA", "") or "data")
     raw = Path(given.pop("raw")) if given.get("raw") else None
+    fetch = _yes("download", given.pop("download", "false"))
     if "--verify" in flags:
         manifest = verify(data / name)
         print(f"{data / name} is intact: {_summary(manifest)}")
@@ -88,6 +93,10 @@ def _run(arguments: Sequence[str]) -> int:
     else:
         _check_new(name, conf_dir)
     force = "--force" in flags
+    if fetch and (raw is not None or "table" in given):
+        raise UserError("download=true fetches the raw files: leave raw= and table= away")
+    if fetch and (force or not (data / name / "manifest.json").exists()):
+        raw = download(name, preparer_of(name), data / ".cache" / name)
     manifest, fresh = prepare_dataset(name, raw, data, given, force)
     state = "prepared" if fresh else "is already prepared (--force prepares it again)"
     print(f"{data / name} {state}: {_summary(manifest)}")
@@ -98,6 +107,12 @@ def _run(arguments: Sequence[str]) -> int:
     if "table" in given:
         _introduce(name, manifest, conf_dir, force)
     return 0
+
+
+def _yes(key: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise UserError(f"{key}={text}: true or false")
+    return text == "true"
 
 
 def _check_new(name: str, conf_dir: Path | None) -> None:

@@ -39,6 +39,10 @@ from miles_repro.data.writer import Card, Preparation, Refuse, Skip
 from miles_repro.errors import UserError
 
 VERSION = 2
+DOWNLOAD = (
+    "its 15,000 files are in git-lfs: git lfs install, then git clone "
+    "https://github.com/CheyneyComputerScience/CREMA-D and raw=<the clone> (docs/data.md)"
+)
 FIRST_S = 0.5
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, std of RGB in [0, 1]
 ORDER_SEED = 0

@@ -19,6 +19,10 @@ from miles_repro.data.writer import Card, Preparation, Refuse
 from miles_repro.errors import UserError
 
 VERSION = 2
+DOWNLOAD = (
+    "its own tools put it together from many sources (git lfs, then get_unprocessed_data.py): "
+    "follow https://github.com/bezirganyan/LUMA and docs/data.md, then raw=<folder>"
+)
 PAPER = {"train": 25_000, "val": 4_000, "test": 4_000}
 # of the CIFAR images, as LUMA's own baseline has them
 IMAGE_MEAN, IMAGE_STD = (0.51, 0.49, 0.44), (0.27, 0.26, 0.28)

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miles_repro.data import mmimdb_hdf5, mmimdb_raw
+from miles_repro.data.download import Source
 from miles_repro.data.media import BadFile, read_image
 from miles_repro.data.mmimdb_raw import Film, LeaveOut
 from miles_repro.data.splits import shuffled
@@ -42,6 +43,13 @@ GENRES = (  # the 23 of Arevalo et al., most frequent first
     *("Drama", "Comedy", "Romance", "Thriller", "Crime", "Action", "Adventure", "Horror"),
     *("Documentary", "Mystery", "Sci-Fi", "Fantasy", "Family", "Biography", "War", "History"),
     *("Music", "Animation", "Musical", "Western", "Sport", "Short", "Film-Noir"),
+)
+DOWNLOAD = Source(
+    page="https://archive.org/details/mmimdb",
+    listing="https://archive.org/metadata/mmimdb",
+    files=("mmimdb.tar.gz",),
+    at="https://archive.org/download/mmimdb/{name}",
+    licence="none stated: research use; posters and plots belong to their owners",
 )
 SIZES = {"train": 15_552, "val": 2_608, "test": 7_799}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, std of RGB in [0, 1]

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from miles_repro import places
 from miles_repro.data.arrays import DAMAGED
 from miles_repro.data.manifest import (
     PARTS,
@@ -266,5 +267,5 @@ class _Mapped:
 def _broken(folder: Path, name: str, what: str) -> UserError:
     return UserError(
         f"{folder / name} {what}: prepare it again with "
-        f"python scripts/prepare_data.py dataset={folder.name} --force"
+        f"{places.command('prepare')} dataset={folder.name} --force"
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from miles_repro import places
 from miles_repro.errors import UserError
 
 PACKAGE = "miles_repro.encoders"
@@ -43,7 +44,7 @@ def text(name: str, manifest: Mapping[str, Any]) -> str:
         for m, entry in manifest["modalities"].items()
     }
     lines = [
-        f"# {manifest['rows']:,} samples of your own, written by scripts/prepare_data.py; edit it",
+        f"# {manifest['rows']:,} samples of your own, written from their table; edit it",
         f"name: {name}",
         "preparer: miles_repro.data.table",
         f"task: {manifest['task']}",
@@ -87,9 +88,9 @@ def next_commands(name: str, manifest: Mapping[str, Any], conf_dir: Path | None)
     """What a user types next: each modality alone, two strategies, the whole protocol."""
     where = "" if conf_dir is None else f" 'hydra.searchpath=[file://{conf_dir.resolve()}]'"
     modalities = ",".join(manifest["modalities"])
-    train = f"python train.py -m dataset={name}{where}"
+    train = f"{places.command('train')} -m dataset={name}{where}"
     return [
         f"{train} strategy=unimodal strategy.modality={modalities}",
         f"{train} strategy=vanilla,miles seed=1,2,3",
-        f"python scripts/reproduce.py run --datasets {name} --budget mini{where}",
+        f"{places.command('reproduce')} run --datasets {name} --budget mini{where}",
     ]

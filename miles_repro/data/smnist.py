@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from miles_repro.data.download import Source
 from miles_repro.data.smnist_build import build
 from miles_repro.data.smnist_raw import Digits, read_six_files
 from miles_repro.data.splits import Rows, grouped_split, stratified_split
@@ -16,7 +17,15 @@ from miles_repro.errors import UserError
 
 VERSION = 2
 ORIGINAL = (60_000, 10_000)  # rows of the original database
+KINDS = ("data_wr", "data_sp", "labels")
 PAPER = {"train": 8_000, "val": 2_000, "test": 2_000}
+DOWNLOAD = Source(  # version 2.0, to which the DOI that the paper cites leads
+    page="https://zenodo.org/records/4452953",
+    listing="https://zenodo.org/api/records/4452953",
+    files=tuple(f"{kind}_{part}.npy" for kind in KINDS for part in ("train", "test")),
+    at="https://zenodo.org/records/4452953/files/{name}?download=1",
+    licence="as stated on that page; made from MNIST (CC BY-SA 3.0), Speech Commands (CC BY 4.0)",
+)
 SIX_FILES = (
     "six arrays in the layout of the written and spoken digits database for multimodal learning "
     "(doi:10.5281/zenodo.3515934)",

@@ -118,7 +118,7 @@ def _rate_scale(ax: Axes, rates: Sequence[float]) -> None:
         ax.set_ylim(min(rates) / 1.6, max(rates) * 1.6)
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_minor_locator(NullLocator())
-        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:.0e}"))
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
 
 
 def learning_curves(lines: Sequence[Line], *, title: str, metric: str) -> Figure:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from miles_repro import composing
+from miles_repro import composing, places
 from miles_repro.composing import compose
 from miles_repro.config import Config
 from miles_repro.errors import UserError
@@ -29,6 +29,10 @@ from miles_repro.records import CONFIG, ERROR, LAST, Summary, read_summary, stat
 from miles_repro.trials import SEARCH_SEED
 
 OWN_KEYS = ("dataset", "fusion", "strategy", "budget", "trial", "seed")
+SOURCES = {"smnist_mini": "", "mfeat": ""}
+"""What ``prepare`` needs besides a data set's name, where that is no folder of raw files."""
+FROM_RECORDS = ("rates", "modality")
+"""A strategy's values that may have to be taken from unimodal runs: ``trials.without_search``."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +144,10 @@ class Protocol:
         return self._complete(job, {})
 
     def config_for_timing(self, job: Job) -> Config:
-        """As `config`, with made-up learning rates where there are no records to take them from."""
-        rates = dict.fromkeys(self.options(job.dataset)["dataset"]["modalities"], 1e-3)
-        return self._complete(job, {"rates": rates})
+        """As `config`, with made-up values in the place of those that records have to tell."""
+        modalities = list(self.options(job.dataset)["dataset"]["modalities"])
+        made_up = {"rates": dict.fromkeys(modalities, 1e-3), "modality": modalities[0]}
+        return self._complete(job, made_up)
 
     def not_prepared(self) -> dict[str, str]:
         """Data sets without prepared data -> the command that prepares them."""
@@ -150,8 +155,8 @@ class Protocol:
         for name in self.request.datasets:
             folder = Path(self.options(name)["runtime"]["data_dir"]) / name
             if not (folder / "manifest.json").is_file():
-                source = "" if name == "smnist_mini" else " raw=<folder>"
-                found[name] = f"python scripts/prepare_data.py dataset={name}{source}"
+                source = SOURCES.get(name, " raw=<folder>")
+                found[name] = f"{places.command('prepare')} dataset={name}{source}"
         return found
 
     def _see(self, job: Job, taken: dict[tuple[str, ...], dict[str, Any] | UserError]) -> Seen:
@@ -164,7 +169,7 @@ class Protocol:
         except UserError as e:
             taken[key] = e
             return Seen(why=str(e))
-        taken[key] = {"trial": config.trial, "rates": config.strategy.get("rates")}
+        taken[key] = {"trial": config.trial} | {k: config.strategy.get(k) for k in FROM_RECORDS}
         folder = config.run_dir
         state = status_of(folder)
         # After the lock: a run that ends elsewhere in between is seen as done, not as free.
@@ -173,12 +178,13 @@ class Protocol:
         return Seen(folder, "", "done" if summary else state, summary, *times)
 
     def _complete(self, job: Job, known: dict[str, Any]) -> Config:
-        """``known``: the winning trial and the rates, where records need not be asked."""
+        """``known``: the winning trial and what else records tell, where they need not be asked."""
         raw = self._raw(job) | {"trial": job.trial, "seed": job.seed}
         if job.trial == "best" and "trial" in known:
             raw["trial"] = known["trial"]
-        if raw["strategy"].get("rates") == "records" and known.get("rates"):
-            raw["strategy"]["rates"] = known["rates"]
+        for name in FROM_RECORDS:
+            if raw["strategy"].get(name, "") in ("records", None) and known.get(name):
+                raw["strategy"][name] = known[name]
         return composing.complete(raw, [*job.overrides, *self.request.common])
 
     def _raw(self, job: Job) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Control for MILES: one fixed modality trains at mu * alpha from the first epoch to the last.
 
 Loss      L_AB + L_A + L_B (MILES Eq. 3), so the row differs from MILES in the schedule alone.
-Defaults  mu 0.5 (MILES' recommendation); the modality is the data set's strong one (Table I).
+Defaults  mu 0.5 (MILES' recommendation); the modality is the data set's strong one (Table I), or
+          where it declares none, that of the best unimodal run by validation.
 Supports  any fusion, task and number of modalities.
 """
 

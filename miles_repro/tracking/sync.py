@@ -18,7 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from miles_repro import records
+import miles_repro.records as records
 from miles_repro.tracking import HEADER, brief, header_of
 from miles_repro.tracking.connection import require_server
 from miles_repro.tracking.exchange import project_runs
