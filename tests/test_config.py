@@ -116,18 +116,30 @@ def test_every_experiment_composes_and_is_named_somewhere(name: str) -> None:
     params = OmegaConf.to_container(whole.hydra.sweeper.params, resolve=True)
     assert isinstance(params, dict)
     assert params
+    choices = {}
     for key, values in params.items():
         (sweep,) = OverridesParser.create().parse_overrides([f"{key}={values}"])
-        choices = sweep.sweep_string_iterator() if sweep.is_sweep_override() else [sweep.value()]
-        for choice in choices:
-            composed = compose(f"experiment={name}", f"{key}={choice}")
+        some = sweep.sweep_string_iterator() if sweep.is_sweep_override() else [sweep.value()]
+        choices[key] = [f"{key}={choice}" for choice in some]
+    first = {key: some[0] for key, some in choices.items()}
+    for key in ("strategy", "fusion"):
+        for choice in choices.get(key, []):
+            composed = compose(f"experiment={name}", *{**first, key: choice}.values())
             assert "experiment" not in composed  # its file has its package line
-            node = OmegaConf.to_container(composed["strategy"])
-            assert isinstance(node, dict)
-            assert get_object(node["_target_"])
+            assert get_object(composed["strategy"]["_target_"])
     pages = [REPO / "README.md", REPO / "Makefile", *(REPO / "docs").glob("*.md")]
     words = " ".join(page.read_text() for page in pages)
     assert re.search(rf"experiment={name}\b", words)
+
+
+def test_help_has_a_line_for_every_choice() -> None:
+    text = train_py("--help").stdout
+    lines = [line for line in text.splitlines() if line.startswith("  ")]
+    assert max(map(len, lines)) <= 80
+    launchers = [path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml")]
+    for name in (*STRATEGIES, *DATASETS, *launchers):
+        assert any(re.match(rf"  {name} +\S", line) for line in lines), name
+    assert any(re.match(r"  miles +learning rates: MILES$", line) for line in lines)
 
 
 # --- draws ------------------------------------------------------------------------------------
