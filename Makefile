@@ -85,7 +85,7 @@ tables: setup ## Rebuild tables, figures and report in results/local/ from the r
 	$(PY) scripts/reproduce.py tables $(ARGS)
 
 bench: data ## Measure speed against a bare loop and the usual recipe
-	$(PY) scripts/bench.py $(ARGS)
+	$(PY) scripts/bench $(ARGS)
 
 lock: setup ## Resolve constraints.txt anew (for maintainers; then run the tests)
 	@$(PY) -m pip -qq install uv

@@ -237,4 +237,5 @@ def target(node: Mapping[str, Any]) -> Any:
         return get_object(node["_target_"])
     except Exception as e:
         what = node.get("_target_")
-        raise UserError(f"_target_ {what!r} cannot be imported: {one_line(e)}") from None
+        why = e.__cause__ if isinstance(e.__cause__, Exception) else e  # Hydra asks if it is there
+        raise UserError(f"_target_ {what!r} cannot be imported: {one_line(why)}") from None

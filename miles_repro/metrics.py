@@ -7,6 +7,8 @@ cost two seconds of import a process and milliseconds a call, in every epoch.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,11 @@ from numpy.typing import NDArray
 def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """Share of rows of ``logits`` (N, C) whose largest entry is at ``labels`` (N,)."""
     return float((logits.argmax(axis=1) == labels).mean())
+
+
+def above(logits: NDArray[np.float32], threshold: float = 0.5) -> NDArray[np.bool_]:
+    """Where sigmoid(logit) > ``threshold``."""
+    return np.asarray(logits > np.log(threshold / (1.0 - threshold)))
 
 
 def multilabel_f1(
@@ -25,7 +32,7 @@ def multilabel_f1(
     positive counts as F1 = 0 where it has a false positive and is undefined otherwise (taken
     as 0). Returns f1_micro, f1_macro, f1_weighted, f1_samples.
     """
-    predicted = logits > np.log(threshold / (1.0 - threshold))
+    predicted = above(logits, threshold)
     truth = labels.astype(bool)
     hits = predicted & truth
 
@@ -64,3 +71,14 @@ def gap(scores: dict[str, dict[str, float]], strong: str | None, weak: str | Non
     if strong is None or weak is None or strong not in scores or weak not in scores:
         return None
     return scores[strong]["metric"] - scores[weak]["metric"]
+
+
+def by_class(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    """precision, recall, f1 and support (C,) of memberships (N, C); 0 where undefined."""
+    hits, marked, support = (predicted & truth).sum(0), predicted.sum(0), truth.sum(0)
+    return {
+        "precision": hits / np.maximum(marked, 1),
+        "recall": hits / np.maximum(support, 1),
+        "f1": 2 * hits / np.maximum(marked + support, 1),
+        "support": support,
+    }

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from miles_repro.config import Config
+from miles_repro.places import PACKAGE
 
 IMPORT = re.compile(r"^\s*(?:from|import) +(miles_repro[\w.]*)(?: +import +(\w+))?", re.MULTILINE)
 CORE = "miles_repro.loop"
@@ -35,6 +36,16 @@ def changed(recorded: Mapping[str, str] | None, config: Config) -> tuple[str, ..
         return ()
     now = code(config)
     return tuple(sorted(m for m in recorded.keys() | now.keys() if recorded.get(m) != now.get(m)))
+
+
+def today(module: str) -> str | None:
+    """SHA-256 of a module of this package as it is now, found by its name: nothing is imported."""
+    names = module.split(".")
+    if names[0] != PACKAGE.name or not all(name.isidentifier() for name in names):
+        return None
+    path = PACKAGE.joinpath(*names[1:])
+    files = [f for f in (path.with_suffix(".py"), path / "__init__.py") if f.is_file()]
+    return _read(files[0], files[0].stat().st_mtime_ns)[0] if files else None
 
 
 def _parts(config: Config) -> Iterator[str]:

@@ -23,7 +23,8 @@ from miles_repro.config import Config, build
 from miles_repro.data.reader import PreparedData
 from miles_repro.data.writer import Card, Preparation
 from miles_repro.loop import Fit
-from miles_repro.records import load_rows
+from miles_repro.records import load_rows, read_summary
+from miles_repro.run import run
 
 REPO = Path(__file__).resolve().parents[1]
 CONF, TEST_CONF = REPO / "conf", REPO / "tests" / "conf"
@@ -77,8 +78,10 @@ def prepare_tiny(data_dir: Path, *, poison: bool = False, seed: int = 0) -> Path
 @cache
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        search = f"hydra.searchpath=[file://{TEST_CONF}]"
-        return hydra_compose("config", [search, "tracker=none", *overrides])
+        search = [f"hydra.searchpath=[file://{TEST_CONF}]"]
+        if any(o.startswith("hydra.searchpath=") for o in overrides):
+            search = []
+        return hydra_compose("config", [*search, "tracker=none", *overrides])
 
 
 def compose(*overrides: str) -> DictConfig:
@@ -169,3 +172,18 @@ def parameters(fit: Fit, parts: Sequence[str] | None = None) -> dict[str, torch.
         if parts is None or part in parts
         for k, v in module.state_dict().items()
     }
+
+
+def finished(config: Config, command: str = "test") -> dict[str, Any]:
+    outcome = run(config, command)
+    assert outcome.summary is not None
+    return outcome.summary
+
+
+def assert_same_record(a: Config, b: Config) -> None:
+    assert rows_without_time(a.run_dir) == rows_without_time(b.run_dir)
+    one, other = read_summary(a.run_dir), read_summary(b.run_dir)
+    assert one is not None
+    assert other is not None
+    assert lasting(one) == lasting(other)
+    assert not list(a.run_dir.glob("*.tmp")) + list(b.run_dir.glob("*.tmp"))

@@ -71,6 +71,20 @@ def test_basic_resnet_sizes(depth: int, blocks: list[int], channels: int) -> Non
     assert count(resnet(depth=depth, in_channels=channels)) == basic_resnet_size(blocks, channels)
 
 
+@pytest.mark.parametrize("depth, blocks, dim", [(10, [2, 2], 128), (6, [2], 64), (10, [1, 3], 128)])
+def test_other_layouts_of_a_depth(depth: int, blocks: list[int], dim: int) -> None:
+    encoder = resnet(depth, 1, blocks=blocks)
+    assert count(encoder) == basic_resnet_size(blocks, 1)
+    assert encoder(torch.zeros(2, 1, 28, 28)).shape == (2, dim)
+    assert encoder.dim == dim
+
+
+@pytest.mark.parametrize("blocks", [[1, 1], [2, 2, 2], [4, 0], [1, 1, 1, 1, 0]])
+def test_blocks_that_do_not_make_the_depth_are_refused(blocks: list[int]) -> None:
+    with pytest.raises(UserError, match="blocks="):
+        resnet(10, blocks=blocks)
+
+
 def test_published_sizes() -> None:
     # torchvision documents 11,689,512 and 25,557,032 parameters, with 1,000-way classifiers.
     assert count(resnet(depth=18)) == 11_689_512 - 512 * 1000 - 1000

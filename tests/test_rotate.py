@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reach import reachable_arrays
 from support import prepare_tiny
 
 from miles_repro.data.manifest import part_sizes, read_manifest
@@ -127,28 +127,6 @@ def test_sets_without_groups_say_so_and_constants_stay(tmp_path: Path) -> None:
 
 
 # --- a training part leads to training rows only ------------------------------------------------
-
-
-def reachable_arrays(start: object) -> list[np.ndarray]:
-    """Every array and tensor an object leads to, by its attributes and whatever they hold."""
-    seen, waiting, found = {id(start)}, [start], []
-    stop = (type, type(os), torch.device, torch.dtype, np.dtype)
-    while waiting:
-        here = waiting.pop()
-        if isinstance(here, torch.Tensor):
-            found.append(here.detach().numpy())
-        elif isinstance(here, np.ndarray):
-            found.append(np.asarray(here))
-        more = list(gc.get_referents(here))
-        if isinstance(here, np.ndarray) and here.base is not None:
-            more.append(here.base)
-        if callable(here) and hasattr(here, "__globals__"):  # modules are not an object's own
-            more = [cell.cell_contents for cell in here.__closure__ or ()]
-        for value in more:
-            if id(value) not in seen and not isinstance(value, stop):
-                seen.add(id(value))
-                waiting.append(value)
-    return found
 
 
 @pytest.mark.parametrize("resident_mb", [0, 64])

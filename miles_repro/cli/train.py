@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import textwrap
 import time
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `launch`, which prints one line
@@ -20,6 +21,23 @@ from miles_repro.machine import cores
 from miles_repro.places import CONF
 from miles_repro.sweep import launch
 
+
+def menu(group: str) -> str:
+    """One line for each choice of a group of conf/, for --help: its first comment, or its label
+    and family."""
+    lines = []
+    for path in sorted((CONF / group).glob("*.yaml")):
+        head = path.read_text(encoding="utf-8").splitlines()[:4]
+        said = dict(line.split(": ", 1) for line in head if ": " in line and line[0] != "#")
+        label = said.get("label", path.stem).strip("\"'")
+        text = head[0].lstrip("# ") if head[0].startswith("#") else label
+        if "family" in said:
+            text = f"{said['family']}: {path.stem if '$' in label else label}"
+        lines.append(f"  {path.stem:21} {textwrap.shorten(text, 56, placeholder=' ..')}")
+    return "\n".join(lines)
+
+
+OmegaConf.register_new_resolver("menu", menu, replace=True)
 OmegaConf.register_new_resolver("workers", lambda threads: max(1, cores() // threads), replace=True)
 
 

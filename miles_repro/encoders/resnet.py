@@ -1,6 +1,7 @@
 """ResNet-6, -10, -18 and -50 encoders, assembled from torchvision's blocks.
 
-The paper (sec. IV-B) names the depths and nothing else; layouts marked (inferred) are ours:
+The paper (sec. IV-B) names the depths and nothing else; layouts marked (inferred) are ours, and
+``blocks`` gives another one of the same depth, such as [2, 2] for ResNet-10 or [2] for ResNet-6:
 
 =====  ==========  =================  ====================  ====  =========================
 depth  block       blocks per stage   stage widths          dim   used by the paper for
@@ -23,7 +24,7 @@ name a ResNet.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -50,13 +51,22 @@ _RGB = 3
 class ResNetEncoder(ResNet):
     """A ResNet without its classifier: images (B, in_channels, H, W) -> features (B, dim)."""
 
-    def __init__(self, depth: int, in_channels: int = 3) -> None:
+    def __init__(
+        self, depth: int, in_channels: int = 3, blocks: Sequence[int] | None = None
+    ) -> None:
         if depth not in LAYOUTS:
             known = ", ".join(map(str, LAYOUTS))
             raise UserError(f"no ResNet of depth {depth}; choose one of {known}")
         if in_channels < 1:
             raise UserError(f"a ResNet needs at least one input channel, got {in_channels}")
-        block, blocks = LAYOUTS[depth]
+        block, inferred = LAYOUTS[depth]
+        blocks = tuple(blocks or inferred)
+        per_block = 2 if block is BasicBlock else 3
+        if not 1 <= len(blocks) <= _STAGES or min(blocks) < 1:
+            raise UserError(f"blocks={list(blocks)}: one number from 1 for each of 1 to 4 stages")
+        if 2 + per_block * sum(blocks) != depth:
+            fit = (depth - 2) // per_block
+            raise UserError(f"blocks={list(blocks)}: a ResNet-{depth} has {fit} blocks in all")
         super().__init__(block, list(blocks) + [1] * (_STAGES - len(blocks)))
         # torchvision always builds four stages; shallower layouts leave the last ones out.
         for stage in range(len(blocks), _STAGES):
@@ -69,7 +79,12 @@ class ResNetEncoder(ResNet):
         self.dim = _BASE_WIDTH * 2 ** (len(blocks) - 1) * block.expansion
 
 
-def resnet(depth: int = 18, in_channels: int = 3, weights: str | None = None) -> ResNetEncoder:
+def resnet(
+    depth: int = 18,
+    in_channels: int = 3,
+    weights: str | None = None,
+    blocks: Sequence[int] | None = None,
+) -> ResNetEncoder:
     """Encoder of the given depth, from scratch or from a local file.
 
     Args:
@@ -80,11 +95,13 @@ def resnet(depth: int = 18, in_channels: int = 3, weights: str | None = None) ->
             classifier (``fc.*``) in the file is ignored. Where the file's stem reads three
             channels and the encoder one, its filters are summed over the channels, which
             answers a grey image exactly as the original answers its grey copy in RGB.
+        blocks: number of blocks in each stage, where it is not the table's.
 
     Raises:
-        UserError: unknown depth, or a file that is missing, unreadable or of another layout.
+        UserError: unknown depth, blocks that do not make it, or a file that is missing,
+            unreadable or of another layout.
     """
-    encoder = ResNetEncoder(depth, in_channels)
+    encoder = ResNetEncoder(depth, in_channels, blocks)
     if weights is not None:
         _load(encoder, Path(weights))
     return encoder

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from miles_repro.machine import duration
 from miles_repro.paper import DATASETS
+from miles_repro.provenance import today
 from miles_repro.selection import Cell, Record, Study, setting
 
 INTERVAL_NOTE = (
@@ -86,11 +87,34 @@ def study_notes(study: Study) -> list[str]:
     if len(machines) > 1:
         shown = ", ".join(f"{plural(count)} on {name}" for name, count in machines.most_common())
         notes.append(f"Mixed machines: {shown}; the same seed gives slightly other numbers there.")
+    notes += code_note(study.records)
     diverged = [run["run_id"] for run in study.records if run["status"] == "diverged"]
     if diverged:
         shown = ", ".join(diverged[:4]) + ", ..." * (len(diverged) > 4)
         notes.append(f"Diverged, counted with the rest: {plural(len(diverged))} ({shown}).")
     return notes
+
+
+def code_note(runs: Sequence[Record]) -> list[str]:
+    """Names the runs whose code is neither today's nor, where today has none, that of most."""
+    seen: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for run in runs:
+        for module, digest in run["code"].items():
+            seen[module][digest] += 1
+    expected = {m: today(m) or digests.most_common(1)[0][0] for m, digests in seen.items()}
+    odd = {
+        run["run_id"]: {m for m, digest in run["code"].items() if digest != expected[m]}
+        for run in runs
+    }
+    ids = [run_id for run_id, modules in odd.items() if modules]
+    if not ids:
+        return []
+    modules = sorted(set().union(*odd.values()))
+    shown, where = (", ".join(x[:3]) + ", .." * (len(x) > 3) for x in (ids, modules))
+    return [
+        f"Made by other code than today's: {plural(len(ids))} ({shown}; {where}); "
+        "rerun=true repeats them."
+    ]
 
 
 def _machine(run: Record) -> str:

@@ -42,7 +42,7 @@ def cosines(z: Tensor, weight: Tensor) -> Tensor:
 def by_modality(fusion: Fusion, z: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """Modality -> what enters its part of the linear head, and that part's weights."""
     if isinstance(fusion, Sum):
-        return {m: (f, fusion.linear.weight) for m, f in fusion.projected(z).items()}
+        return {m: (f, fusion.weight(m)) for m, f in fusion.projected(z).items()}
     assert isinstance(fusion, Concat)
     blocks = fusion.linear.weight.split(list(fusion.dims.values()), dim=1)
     return {m: (z[m], w) for m, w in zip(fusion.dims, blocks, strict=True)}

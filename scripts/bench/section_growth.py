@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from miles_repro.bench.report import Section, Table
-from miles_repro.bench.work import Work
+from bench.report import Section, Table
+from bench.work import MODULES, Work
 
 TEXT = """\
 Every line is a process of its own that trains MLPs on synthetic samples of 784 bytes a modality
@@ -65,11 +66,11 @@ def measure(work: Work) -> Section:
 def child(work: Work, point: Point) -> dict[str, Any]:
     request = json.dumps({**asdict(point), "folder": str(work.folder())})
     done = subprocess.run(
-        [sys.executable, "-m", "miles_repro.bench.section_growth", request],
+        [sys.executable, "-m", "bench.section_growth", request],
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).resolve().parents[2],
+        env={**os.environ, **MODULES},
     )
     if done.returncode:
         raise RuntimeError(f"{request} failed:\n{done.stderr[-2000:]}")
@@ -81,8 +82,8 @@ def main(request: str) -> None:
     import resource
     import statistics
 
-    from miles_repro.bench.timing import Laps
-    from miles_repro.bench.work import synthetic
+    from bench.timing import Laps
+    from bench.work import synthetic
     from miles_repro.run import run
 
     values = json.loads(request)
@@ -102,7 +103,7 @@ def main(request: str) -> None:
 
 
 def _config(folder: Path, modalities: list[str], point: Point, seed: int) -> Any:
-    from miles_repro.bench.work import compose
+    from bench.work import compose
 
     dataset = {
         "name": "bench",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from miles_repro.bench.report import Goal, Section, Table
-from miles_repro.bench.timing import Laps, Span, interleaved
-from miles_repro.bench.work import NAMES, RATES, Encoder, Work
+from bench.report import Goal, Section, Table
+from bench.timing import Laps, Span, interleaved
+from bench.work import NAMES, RATES, Encoder, Work
 from miles_repro.run import run
 
 AUX = {

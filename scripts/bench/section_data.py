@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from miles_repro.bench.report import Section, Table
-from miles_repro.bench.timing import Clock, Span, interleaved
-from miles_repro.bench.work import Work
+from bench.report import Section, Table
+from bench.timing import Clock, Span, interleaved
+from bench.work import Work
 from miles_repro.data.reader import PreparedData
 from miles_repro.data.writer import Card, Preparation
 

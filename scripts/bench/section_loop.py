@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from miles_repro.bench import bare
-from miles_repro.bench.report import Goal, Section, Table
-from miles_repro.bench.timing import Laps, Span, interleaved
-from miles_repro.bench.work import NAMES, Encoder, Work
+from bench import bare
+from bench.report import Goal, Section, Table
+from bench.timing import Laps, Span, interleaved
+from bench.work import NAMES, Encoder, Work
 from miles_repro.records import load_rows
 from miles_repro.run import run
 

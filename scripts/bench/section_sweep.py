@@ -10,9 +10,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from miles_repro.bench.report import Goal, Section, Table
-from miles_repro.bench.timing import Clock, Ratio, Span, command
-from miles_repro.bench.work import NAMES, REPO, Encoder, Work, common
+from bench.report import Goal, Section, Table
+from bench.timing import Clock, Ratio, Span, command
+from bench.work import MODULES, NAMES, REPO, Encoder, Work, common
 from miles_repro.records import load_summaries
 
 LIMITS: dict[Encoder, float] = {"mlp": 8.0, "cnn": 2.5}
@@ -99,7 +99,7 @@ def ours(work: Work, encoder: Encoder) -> Sweep:
 def peer(work: Work, encoder: Encoder) -> Sweep:
     folder = work.folder()
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    environment |= {"PYTHONPATH": str(REPO), "WANDB_SILENT": "true"}
+    environment |= {**MODULES, "WANDB_SILENT": "true"}
     for seed in range(work.size.sweep_runs):
         config = work.config(
             encoder,
@@ -110,7 +110,7 @@ def peer(work: Work, encoder: Encoder) -> Sweep:
 
     def one(seed: int) -> float:
         own = folder / str(seed)
-        module = [sys.executable, "-m", "miles_repro.bench.peer"]
+        module = [sys.executable, "-m", "bench.peer"]
         command([*module, own / "settings.json", own / "result.json"], environment)
         return float(json.loads((own / "result.json").read_text())["test"]["fused"])
 

@@ -1,6 +1,6 @@
 """The peer recipe: one run as most published code of the field does it, in a process of its own.
 
-    python -m miles_repro.bench.peer settings.json result.json
+    python -m bench.peer settings.json result.json
 
 What makes it the recipe: a ``Dataset`` that transforms item by item behind a ``DataLoader``;
 torch's default number of threads and default Adam; a loss read back at every step; after every
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from miles_repro.bench import bare
+from bench import bare
 from miles_repro.config import Config
 from miles_repro.model import Multimodal
 from miles_repro.seeding import derive

@@ -7,9 +7,9 @@ from functools import partial
 
 import torch
 
-from miles_repro.bench.report import Section, Table
-from miles_repro.bench.timing import Laps, Span, interleaved
-from miles_repro.bench.work import Work
+from bench.report import Section, Table
+from bench.timing import Laps, Span, interleaved
+from bench.work import Work
 from miles_repro.run import run
 
 OPTIONS: dict[str, tuple[str, ...]] = {

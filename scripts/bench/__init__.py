@@ -1,4 +1,4 @@
-"""Speed, measured side by side: ``python scripts/bench.py`` runs the sections, writes the report.
+"""Speed, measured side by side: ``python scripts/bench`` runs the sections, writes the report.
 
 ``bare`` and ``peer`` are the two things this suite is compared with, both written for this purpose:
 a training loop without anything around it, and the recipe most published code of the field uses.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from miles_repro.data.writer import Card, Preparation
 
 REPO = Path(__file__).resolve().parents[2]
 CONF = REPO / "conf"
+MODULES = {"PYTHONPATH": os.pathsep.join((str(REPO / "scripts"), str(REPO)))}
+"""Environment in which ``python -m bench.<module>`` is found."""
 
 Encoder = Literal["cnn", "mlp"]
 NAMES: dict[Encoder, str] = {"cnn": "small CNN", "mlp": "MLP"}
@@ -69,6 +72,7 @@ def common(encoder: Encoder, work: Work, tracker: str = "none") -> list[str]:
     """Overrides of every configuration here, on the command line and in this process."""
     return [
         "dataset=smnist_mini",
+        "dataset.scheme=speaker",  # one split for all: what is compared knows no rotation
         "budget=mini",
         f"budget.data_fraction={work.size.fraction}",
         f"tracker={tracker}",

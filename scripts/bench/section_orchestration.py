@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from miles_repro.bench.report import Goal, Section, Table
-from miles_repro.bench.timing import Span, command, interleaved
-from miles_repro.bench.work import FULL, RATES, REPO, Work, common, compose
+from bench.report import Goal, Section, Table
+from bench.timing import Span, command, interleaved
+from bench.work import FULL, RATES, REPO, Work, common, compose
 from miles_repro.run import run
 
 SKIP_LIMIT = 0.15
@@ -111,12 +111,13 @@ def many_records(work: Work, model: Path) -> Path:
     for cell, (fusion, strategy) in enumerate(itertools.product(FUSIONS, STRATEGIES)):
         needs = (RATES,) if strategy.startswith("mslr") else ()
         overrides = (f"fusion={fusion}", f"strategy={strategy}", *needs)
-        identity = work.config("mlp", *overrides).identity() | {"pinned": []}
+        identity = work.config("mlp", *overrides).identity()
         for n in range(work.size.records // (len(FUSIONS) * len(STRATEGIES))):
             trial, seed = divmod(n, SEEDS)
             one = summary | {
                 "run_id": f"{cell:06x}{n:06x}",
                 "strategy": strategy,
+                "label": strategy,
                 "fusion": fusion,
                 "trial": trial,
                 "seed": seed,

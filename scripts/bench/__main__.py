@@ -1,8 +1,8 @@
 """Measure speed and write results/bench/report.md.
 
-    python scripts/bench.py                          every section (about 40 minutes)
-    python scripts/bench.py --sections loop,sweep    only these; the others' results are kept
-    python scripts/bench.py --quick                  does everything run? Prints, keeps nothing
+    python scripts/bench                          every section (about 40 minutes)
+    python scripts/bench --sections loop,sweep    only these; the others' results are kept
+    python scripts/bench --quick                  does everything run? Prints, keeps nothing
 
 Ratios are taken side by side, but an idle machine gives narrower spreads. Needs the prepared data
 set smnist_mini (make data).
@@ -21,19 +21,21 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any numerical library starts its threads
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without an installation
+REPO = Path(__file__).resolve().parents[2]
+sys.path[:1] = [str(REPO / "scripts"), str(REPO)]  # works without an installation
 
-from miles_repro.errors import UserError
-
-REPO = Path(__file__).resolve().parents[1]
-SECTIONS = ("loop", "strategies", "sweep", "orchestration", "data", "precision", "stacks", "growth")
+SECTIONS = ("loop", "strategies", "sweep", "orchestration", "data", "precision", "growth")
 
 
 def main() -> int:
+    from miles_repro.errors import UserError
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sections", default=",".join(SECTIONS), help="comma-separated")
+    parser.add_argument(
+        "--sections", default=",".join(SECTIONS), help="comma-separated (default: %(default)s)"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes, numbers without meaning")
     parser.add_argument("--out", type=Path, help="folder of the report (results/bench)")
     parser.add_argument("--data-dir", type=Path, help="prepared data (default: $MILES_DATA, data)")
@@ -50,8 +52,10 @@ def main() -> int:
 
 
 def measure(args: argparse.Namespace) -> None:
-    from miles_repro.bench import report
-    from miles_repro.bench.work import FULL, QUICK, Work
+    from bench import report
+    from bench.work import FULL, QUICK, Work
+    from miles_repro.errors import UserError
+    from miles_repro.records import require_writable
 
     chosen = args.sections.split(",")
     if unknown := [s for s in chosen if s not in SECTIONS]:
@@ -60,6 +64,11 @@ def measure(args: argparse.Namespace) -> None:
     if not (data_dir / "smnist_mini" / "manifest.json").exists():
         raise UserError(f"no prepared smnist_mini in {data_dir}: run make data")
     out = args.out or (None if args.quick else REPO / "results" / "bench")
+    if out:
+        try:
+            require_writable(out)
+        except UserError:
+            raise UserError(f"--out {out} cannot be written: nothing was measured") from None
     found = report.read(out / "results.json") if out else {}
     scratch = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
@@ -67,13 +76,12 @@ def measure(args: argparse.Namespace) -> None:
         for key in chosen:
             print(f"{key} ...", file=sys.stderr, flush=True)
             where, started = report.origin(), time.perf_counter()
-            section = importlib.import_module(f"miles_repro.bench.section_{key}").measure(work)
+            section = importlib.import_module(f"bench.section_{key}").measure(work)
             seconds = time.perf_counter() - started
             print(f"{key}: {seconds:.0f} s", file=sys.stderr, flush=True)
             found[key] = report.as_json(section, where, seconds)
             found = {k: found[k] for k in SECTIONS if k in found}
             if out:
-                out.mkdir(parents=True, exist_ok=True)
                 (out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
                 (out / "report.md").write_text(report.render(found) + "\n")
     finally:
