@@ -23,7 +23,19 @@ JOINT = [s for s in STRATEGIES if s not in ALONE]
 NEEDS = {s: contract.needs(strategy_overrides(s)) for s in STRATEGIES}
 EVERYWHERE = ("vanilla", "vanilla_aux", "miles", "ogm")
 """Strategies that go through every fusion in the fast tests; the others at home, all when slow."""
-ACTING = ("miles", "ogm", "mses", "gblend", "mimo", "mslr_d", "inforeg", "mlb", "g2d", "umt", "pdmp")
+ACTING = (
+    "miles",
+    "ogm",
+    "mses",
+    "gblend",
+    "mimo",
+    "mslr_d",
+    "inforeg",
+    "mlb",
+    "g2d",
+    "umt",
+    "pdmp",
+)
 PRECISE = (*EVERYWHERE, "mmpareto", "mla")
 """Strategies that run in both precisions in the fast tests."""
 
@@ -66,7 +78,9 @@ def test_one_modality_is_the_same_run_under_every_fusion(
 def test_more_modalities_and_many_labels(
     strategy: str, dataset: str, tiny_data: Path, tmp_path: Path
 ) -> None:
-    contract.check_data_set(dataset, strategy_overrides(strategy), ROWS[strategy], tiny_data, tmp_path)
+    contract.check_data_set(
+        dataset, strategy_overrides(strategy), ROWS[strategy], tiny_data, tmp_path
+    )
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -117,9 +131,7 @@ NEUTRAL.append(("gblend", {}, "vanilla"))  # with the weights 1, 0, 0
 @pytest.mark.parametrize(
     "strategy, fusion, values, reference",
     [with_fusion(s, f, v, r) for s, v, r in NEUTRAL for f in FUSIONS],
-    ids=[
-        f"{s}-{'-'.join(k.split('.')[1] for k in v)}-{f}" for s, v, _ in NEUTRAL for f in FUSIONS
-    ],
+    ids=[f"{s}-{'-'.join(k.split('.')[1] for k in v)}-{f}" for s, v, _ in NEUTRAL for f in FUSIONS],
 )
 def test_neutral_hyperparameters_are_vanilla_bit_for_bit(
     strategy: str,
