@@ -51,6 +51,15 @@ Node = Annotated[dict[str, Any], AfterValidator(_named)]
 """A name, a ``_target_`` and its arguments."""
 
 
+def _known_tracker(node: dict[str, Any]) -> dict[str, Any]:
+    TrackerName.model_validate(node)
+    return node
+
+
+class TrackerName(BaseModel):
+    name: Literal["none", "wandb"] = "none"
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -132,7 +141,7 @@ class Config(Strict):
     optimizer: OptimizerConfig
     budget: BudgetConfig
     precision: PrecisionConfig
-    tracker: dict[str, Any]
+    tracker: Annotated[dict[str, Any], AfterValidator(_known_tracker)]
     runtime: RuntimeConfig
     seed: StrictInt = Field(ge=0)
     trial: StrictInt = Field(ge=0)

@@ -263,6 +263,10 @@ def test_run_id_is_short_plain_and_in_the_folder(plain: Config) -> None:
         (("optimizer.lr=0",), ("optimizer.lr=0", "greater than 0")),
         (("optimizer.clip_norm=-1",), ("optimizer.clip_norm=-1",)),
         (("optimizer.lr=inf",), ("optimizer.lr=inf", "finite")),
+        (("optimizer.weight_decay=inf",), ("optimizer.weight_decay=inf", "finite")),
+        (("optimizer.betas=[0.9,nan]",), ("optimizer.betas=nan", "finite")),
+        (("strategy.tau=-inf",), ("strategy.tau=-inf", "finite")),
+        (("tracker.name=mlflow",), ("tracker.name='mlflow'", "'none' or 'wandb'")),
         (("optimizer.weight_decay=-1",), ("adam: Invalid weight_decay value: -1",)),
         (("seed=-1",), ("seed=-1", "whole number from 0")),
         (("epochs=0",), ("epochs=0",)),
@@ -329,7 +333,7 @@ def test_unprepared_data_names_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "argument, words",
     [
-        ("strategy=mile", ("'strategy/mile'", "miles mimo")),
+        ("strategy=mile", ("no strategy 'mile'", "did you mean miles")),
         ("strategy.taw=1", ("'strategy.taw'",)),
     ],
 )

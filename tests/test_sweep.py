@@ -211,7 +211,7 @@ def test_what_takes_the_configuration_by_surprise_is_one_line(
     def load(*args: Any) -> None:
         raise error
 
-    monkeypatch.setattr(job.configuration, "load", load)
+    monkeypatch.setattr(job.composing, "load", load)
     with pytest.raises(UserError, match=r"^configuration: .+$"):
         job.checked(OmegaConf.create({}), [])
 
