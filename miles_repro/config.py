@@ -26,7 +26,7 @@ from pydantic import (
 
 from miles_repro.data.manifest import sha256_of
 from miles_repro.errors import UserError, one_line
-from miles_repro.records import Name
+from miles_repro.records import Name, Text
 
 NUMBERS_VERSION = 2
 """Raised by any change of code that can move a number; part of every run id."""
@@ -45,6 +45,8 @@ def _named(node: dict[str, Any]) -> dict[str, Any]:
 
 class Named(BaseModel):
     name: Name
+    label: Text | None = None
+    family: Text | None = None
 
 
 Node = Annotated[dict[str, Any], AfterValidator(_named)]

@@ -23,7 +23,7 @@ from miles_repro.loop import Fit
 from miles_repro.metrics import gap
 from miles_repro.model import build_model
 from miles_repro.recipe import Recipe, fused
-from miles_repro.records import SCHEMA, RunRecord
+from miles_repro.records import SCHEMA, RunRecord, printable
 from miles_repro.strategy import Strategy
 from miles_repro.tasks import build_task
 
@@ -222,7 +222,7 @@ def _header(config: Config, command: str) -> dict[str, Any]:
         "seed": config.seed,
         "budget": config.budget.name,
         "pinned": config.pinned,
-        "command": command,
+        "command": printable(command)[:2000],
     }
 
 

@@ -52,6 +52,7 @@ def main() -> int:
 def measure(args: argparse.Namespace) -> None:
     from miles_repro.bench import report
     from miles_repro.bench.work import FULL, QUICK, Work
+    from miles_repro.records import require_writable
 
     chosen = args.sections.split(",")
     if unknown := [s for s in chosen if s not in SECTIONS]:
@@ -60,6 +61,8 @@ def measure(args: argparse.Namespace) -> None:
     if not (data_dir / "smnist_mini" / "manifest.json").exists():
         raise UserError(f"no prepared smnist_mini in {data_dir}: run make data")
     out = args.out or (None if args.quick else REPO / "results" / "bench")
+    if out:
+        require_writable(out)  # before an hour of measuring, not after
     found = report.read(out / "results.json") if out else {}
     scratch = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
@@ -73,7 +76,6 @@ def measure(args: argparse.Namespace) -> None:
             found[key] = report.as_json(section, where, seconds)
             found = {k: found[k] for k in SECTIONS if k in found}
             if out:
-                out.mkdir(parents=True, exist_ok=True)
                 (out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
                 (out / "report.md").write_text(report.render(found) + "\n")
     finally:

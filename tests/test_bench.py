@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support import REPO
@@ -38,3 +39,26 @@ def test_an_unknown_section_is_one_line() -> None:
     assert run.returncode == 2
     assert run.stderr.startswith("error: no section nope")
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_an_output_that_cannot_be_used_is_refused_before_anything_is_measured(
+    tmp_path: Path,
+) -> None:
+    manifest = tmp_path / "data" / "smnist_mini" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "results.json").write_text('{"loop": []}')
+    for out, words in (("file/out", "cannot write"), ("damaged", "results.json is damaged")):
+        places = ["--data-dir", str(tmp_path / "data"), "--out", str(tmp_path / out)]
+        run = subprocess.run(
+            [sys.executable, "scripts/bench.py", "--sections", "loop", *places],
+            cwd=REPO,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 2, run.stderr
+        assert words in run.stderr
+        assert len(run.stderr.splitlines()) == 1  # no "loop ..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -178,3 +179,9 @@ def test_a_key_is_found_in_the_environment_and_in_netrc(
     monkeypatch.setenv("WANDB_API_KEY", "geheim")
     assert connection.has_key("https://other.example.org")
     assert connection.hide_key("key geheim refused") == "key [key] refused"
+    for sent in (b"api:geheim", b"geheim", b"user:geheim"):  # as HTTP's basic authentication
+        text = base64.b64encode(sent).decode()
+        for form in (text, text.rstrip("=")):
+            assert connection.hide_key(f"Basic {form} refused") == "Basic [key] refused"
+    monkeypatch.setenv("WANDB_API_KEY", "g/heim")
+    assert connection.hide_key("http://user:g%2Fheim@host") == "http://user:[key]@host"
