@@ -243,14 +243,8 @@ def write_results(
     Returns the exit status: 1 where a record had to be left out.
     """
     from miles_repro.cost import commit
-    from miles_repro.records import (
-        Ignored,
-        disk_errors,
-        load_rows,
-        load_summaries,
-        printable,
-        tell,
-    )
+    from miles_repro.records import Ignored, load_rows, load_summaries, printable, tell
+    from miles_repro.records.disk import disk_errors
     from miles_repro.report import dynamics_runs, print_comparison, write_all, write_tables
 
     ignored: list[Ignored] = []
