@@ -51,16 +51,15 @@ class Training:
         self.fit = build_fit(config, strategy, used, part, device, teachers)
         saved = record.load_state()
         self.history: list[dict[str, Any]] = []
+        self.meter = cost.Meter()
         if saved:
             try:
                 self.fit.load_state_dict(saved["fit"])
-                self.history = saved["history"]
+                self.history, self.meter = saved["history"], cost.Meter(saved["spent"])
             except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as e:
                 record.discard_state(f"is not a state of this run ({type(e).__name__})")
                 self.fit = build_fit(config, build(config.strategy), used, part, device, teachers)
-                saved = None
         record.rewrite_rows(self.history)
-        self.meter = cost.Meter(saved["spent"] if saved else None)
         self.header = _header(config, command)
         self.tracker = tracking.start(
             config.tracker,

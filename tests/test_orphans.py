@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import environment, members, reproduce, start, train, wait_for
+from commands import environment, finish, members, reproduce, start, train, wait_for
 
 from miles_repro.machine import PARENT
 
@@ -56,6 +56,19 @@ def test_a_process_that_nothing_leads_stays(parent: str) -> None:
         [sys.executable, "-c", CHILD], capture_output=True, text=True, env=env, check=False
     )
     assert done.stdout == "False\n", done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_command_as_ctrl_c_does(number: signal.Signals) -> None:
+    code = (
+        "import os, sys, time; from miles_repro.sweep import launch\n"
+        "def main():\n"
+        f"    os.kill(os.getpid(), {int(number)}); time.sleep(30)\n"
+        "sys.exit(launch.run(main))"
+    )
+    done = finish([sys.executable, "-c", code], timeout=60)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "interrupted: the same command continues\n"
 
 
 @pytest.mark.slow
