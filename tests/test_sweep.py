@@ -228,8 +228,8 @@ def test_two_launches_in_the_same_second_have_folders_of_their_own() -> None:
         ("strategy.taau=0.1", "no key 'strategy.taau': did you mean strategy.tau"),
         ("strategi=miles", "no key 'strategi': did you mean strategy"),
         ("strategy=mile", "no strategy 'mile': did you mean miles"),
-        ("seed=${seed}", "error: "),
-        ("~seed", "error: seed"),
+        ("seed=${seed}", "error: configuration: "),
+        ("~seed", "error: configuration: 'seed' is missing"),
     ],
 )
 def test_a_mistaken_override_is_one_line_that_names_the_right_key(
@@ -241,8 +241,7 @@ def test_a_mistaken_override_is_one_line_that_names_the_right_key(
     assert done.returncode == 2, done.stdout + done.stderr
     text = done.stdout + done.stderr
     assert words in text
-    assert "Traceback" not in text
-    assert len(text.splitlines()) <= 2
+    assert len(text.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
