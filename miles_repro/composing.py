@@ -5,7 +5,8 @@ Each step takes values and returns new ones; nothing that it was given changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -112,11 +113,26 @@ def complete(raw: Raw, overrides: Sequence[str] = ()) -> Config:
 
 
 def _check_numbers(raw: Raw) -> None:
-    """Before any value is drawn from them: 1.0, '1' and true are not trial 1."""
+    """Before any value is drawn from them: 1.0, '1' and true are not trial 1, infinity is none."""
+    for key, value in _leaves(raw):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}={value}: a finite number")
     if raw["trial"] != "best" and (type(raw["trial"]) is not int or raw["trial"] < 0):
         raise UserError(f"trial={raw['trial']!r}: a whole number from 0, or best")
     if type(raw["seed"]) is not int or raw["seed"] < 0:
         raise UserError(f"seed={raw['seed']!r}: a whole number from 0")
+
+
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Full key -> value of all that is no mapping or list."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for value in node:
+            yield from _leaves(value, key)
+    else:
+        yield key, node
 
 
 def _value(raw: Raw, key: str) -> Any:

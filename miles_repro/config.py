@@ -26,7 +26,7 @@ from pydantic import (
 
 from miles_repro.data.manifest import sha256_of
 from miles_repro.errors import UserError, one_line
-from miles_repro.records import Name
+from miles_repro.records import Name, Text
 
 NUMBERS_VERSION = 2
 """Raised by any change of code that can move a number; part of every run id."""
@@ -45,10 +45,21 @@ def _named(node: dict[str, Any]) -> dict[str, Any]:
 
 class Named(BaseModel):
     name: Name
+    label: Text | None = None
+    family: Text | None = None
 
 
 Node = Annotated[dict[str, Any], AfterValidator(_named)]
 """A name, a ``_target_`` and its arguments."""
+
+
+def _known_tracker(node: dict[str, Any]) -> dict[str, Any]:
+    TrackerName.model_validate(node)
+    return node
+
+
+class TrackerName(BaseModel):
+    name: Literal["none", "wandb"] = "none"
 
 
 class Strict(BaseModel):
@@ -132,7 +143,7 @@ class Config(Strict):
     optimizer: OptimizerConfig
     budget: BudgetConfig
     precision: PrecisionConfig
-    tracker: dict[str, Any]
+    tracker: Annotated[dict[str, Any], AfterValidator(_known_tracker)]
     runtime: RuntimeConfig
     seed: StrictInt = Field(ge=0)
     trial: StrictInt = Field(ge=0)

@@ -23,7 +23,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from miles_repro import composing, places
 from miles_repro.config import Config
@@ -40,7 +40,8 @@ BEAT_S = 1.0
 def job(composed: DictConfig) -> str:
     """Run one composed configuration, in a sweep or alone. Never raises for a failing run."""
     hydra = HydraConfig.get()
-    overrides = list(hydra.overrides.task)
+    # as typed: an interpolation refers to the run's configuration, not to Hydra's
+    overrides: list[str] = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # type: ignore[assignment]
     alone = hydra.mode == RunMode.RUN
     entry: dict[str, Any] = {"job": "", "overrides": overrides}
     with _notes(alone) as notes:

@@ -168,8 +168,12 @@ class Fit:
         """Validation scores of the weights as they are, which are kept if they are the best."""
         seen = self.ctx.observe("val")
         scores = score(self.task, seen.logits, seen.labels)
-        if scores["fused"]["metric"] > self.best_metric:
-            self.best_metric, self.best_epoch = scores["fused"]["metric"], self.epoch
+        fused = scores["fused"]
+        # NaN logits get a metric too, an argmax of nothing: it ranks below any number
+        finite = math.isfinite(fused["loss"]) and math.isfinite(fused["metric"])
+        value = fused["metric"] if finite else -math.inf
+        if not self.best or value > self.best_metric:
+            self.best_metric, self.best_epoch = value, self.epoch
             self.best_scores = scores
             self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         return scores

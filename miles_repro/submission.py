@@ -23,9 +23,7 @@ from pydantic import (
 )
 
 from miles_repro.errors import UserError, one_line
-from miles_repro.records import Summary, to_json, write_atomic
-
-Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f<>]{0,200}$")]
+from miles_repro.records import Summary, Text, to_json, write_atomic
 
 
 class Submission(BaseModel):

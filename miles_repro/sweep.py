@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from miles_repro import places
@@ -287,7 +287,8 @@ def _bar(total: int) -> Any:
 def axes(config: DictConfig) -> dict[str, int]:
     """Override -> how many values it has in this multirun. Their product is the number of jobs."""
     params = config.hydra.sweeper.get("params") or {}
-    texts = [f"{k}={v}" for k, v in params.items()] + list(config.hydra.overrides.task)
+    typed: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    texts = [*(f"{k}={v}" for k, v in params.items()), *typed]
     hydra = GlobalHydra.instance()
     loader = hydra.config_loader() if hydra.is_initialized() else None  # for glob(*)
     sizes = {}

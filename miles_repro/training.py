@@ -23,7 +23,7 @@ from miles_repro.loop import Fit
 from miles_repro.metrics import gap
 from miles_repro.model import build_model
 from miles_repro.recipe import Recipe, fused
-from miles_repro.records import SCHEMA, RunRecord
+from miles_repro.records import SCHEMA, RunRecord, printable
 from miles_repro.strategy import Strategy
 from miles_repro.tasks import build_task
 
@@ -51,16 +51,15 @@ class Training:
         self.fit = build_fit(config, strategy, used, part, device, teachers)
         saved = record.load_state()
         self.history: list[dict[str, Any]] = []
+        self.meter = cost.Meter()
         if saved:
             try:
                 self.fit.load_state_dict(saved["fit"])
-                self.history = saved["history"]
+                self.history, self.meter = saved["history"], cost.Meter(saved["spent"])
             except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as e:
                 record.discard_state(f"is not a state of this run ({type(e).__name__})")
                 self.fit = build_fit(config, build(config.strategy), used, part, device, teachers)
-                saved = None
         record.rewrite_rows(self.history)
-        self.meter = cost.Meter(saved["spent"] if saved else None)
         self.header = _header(config, command)
         self.tracker = tracking.begin(config, self.header, self.fit.task.metric, self.history)
         self._started = time.perf_counter()
@@ -217,7 +216,7 @@ def _header(config: Config, command: str) -> dict[str, Any]:
         "seed": config.seed,
         "budget": config.budget.name,
         "pinned": config.pinned,
-        "command": command,
+        "command": printable(command)[:2000],
     }
 
 

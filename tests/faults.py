@@ -1,4 +1,4 @@
-"""Strategies that misbehave on purpose, for tests of what a sweep survives."""
+"""Strategies and an encoder that misbehave on purpose, for tests of what a sweep survives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import os
 import signal
 import time
 
+from torch import nn
+
 from miles_repro.context import Context
+from miles_repro.encoders.small import MLP
 from miles_repro.strategies.miles import Miles
 from miles_repro.strategies.vanilla import Vanilla
 
@@ -33,3 +36,11 @@ class Slow(Miles):
 
     def on_epoch_start(self, ctx: Context) -> None:
         time.sleep(self.seconds)
+
+
+class Normalised(MLP):
+    """An encoder that cannot train on a batch of one sample."""
+
+    def __init__(self, in_features: int, dim: int = 4) -> None:
+        super().__init__(in_features, dim)
+        self.layers.append(nn.BatchNorm1d(dim))

@@ -251,6 +251,25 @@ def test_a_full_disk(tiny_data: Path, small_disk: Callable[[str], Path], tmp_pat
     assert not leftovers(runs)
 
 
+def test_a_disk_without_room_for_another_file(
+    tiny_data: Path, small_disk: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Inodes run out while bytes are left."""
+    sweep = ("strategy=vanilla", "fusion=sum", "seed=range(0,6)", "epochs=2")
+    runs = small_disk("size=40m,nr_inodes=40") / "runs"
+    full = finish(train(tiny_data, runs, *sweep))
+    assert full.returncode == 2
+    assert "the disk is full: free some space; finished runs are kept" in full.stdout + full.stderr
+    assert "Traceback" not in full.stdout + full.stderr
+    finished = results(runs)
+    assert 0 < len(finished) < 6
+    small_disk("nr_inodes=4000")
+    freed = finish(train(tiny_data, runs, *sweep))
+    assert freed.returncode == 0, freed.stdout + freed.stderr
+    assert finished.items() <= results(runs).items()
+    assert len(results(runs)) == 6
+
+
 def test_a_disk_that_cannot_be_written(
     tiny_data: Path, small_disk: Callable[[str], Path], tmp_path: Path
 ) -> None:

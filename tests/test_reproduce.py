@@ -11,6 +11,7 @@ import pytest
 from commands import REPO, cpu_seconds_of_children, environment, finish, reproduce
 from record_factory import population, record, record_of
 
+from miles_repro.cli.reproduce import parser
 from miles_repro.machine import cores
 from miles_repro.protocol import overview
 from miles_repro.records import RunRecord, load_summaries
@@ -104,6 +105,20 @@ def test_mistakes_are_one_line(arguments: list[str], words: str) -> None:
     assert done.stderr.startswith("error: ")
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(["--workers", "-3"], ["--workers", "0"], ["--workers", "two"], ["--price", "nan"]),
+        *(["--hours", "inf"], ["--tflops", "0"], ["--eps", "-1"], ["--launcher", "magic"]),
+    ],
+)
+def test_options_out_of_range(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        parser().parse_args(["plan", *option])
+    assert error.value.code == 2
+    assert f"argument {option[0]}" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -292,3 +293,9 @@ def test_a_tracker_that_is_not_on_the_menu_is_refused_in_one_line(override: str)
     assert line.startswith("error: no ")
     assert "none" in line
     assert "tensorboard" in line
+    for sent in (b"api:geheim", b"geheim", b"user:geheim"):  # as HTTP's basic authentication
+        text = base64.b64encode(sent).decode()
+        for form in (text, text.rstrip("=")):
+            assert connection.hide_key(f"Basic {form} refused") == "Basic [key] refused"
+    monkeypatch.setenv("WANDB_API_KEY", "g/heim")
+    assert connection.hide_key("http://user:g%2Fheim@host") == "http://user:[key]@host"

@@ -209,10 +209,6 @@ def submit(args: argparse.Namespace) -> int:
     return 0
 
 
-def command_line() -> str:
-    return f"{places.command('reproduce')} {shlex.join(sys.argv[1:])}"
-
-
 def write_results(
     args: argparse.Namespace,
     from_wandb: str | None = None,
@@ -226,7 +222,8 @@ def write_results(
     Returns the exit status: 1 where a record had to be left out.
     """
     from miles_repro.cost import commit
-    from miles_repro.records import Ignored, disk_errors, load_rows, load_summaries, tell
+    from miles_repro.records import Ignored, load_rows, load_summaries, printable, tell
+    from miles_repro.records.disk import disk_errors
     from miles_repro.report import dynamics_runs, print_comparison, write_all, write_tables
 
     ignored: list[Ignored] = []
@@ -245,7 +242,7 @@ def write_results(
         raise UserError(f"no finished run in {args.runs_dir}: run some first, or set --runs-dir")
     name, dirty = commit()
     version = f"{name or 'unknown'}{' (modified)' if dirty else ''}"
-    command = command_line()
+    command = printable(f"{places.command('reproduce')} {shlex.join(sys.argv[1:])}")
     print_comparison(records, command=command, commit=version)
     with disk_errors(args.results):
         if figures:

@@ -26,6 +26,7 @@ STYLE: Any = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "svg.hashsalt": "miles-repro",
+    "text.parse_math": False,  # a label is no formula
     "lines.linewidth": 1.6,
 }
 MODALITY_COLORS = (BLUE, RED, GREEN, PINK, ORANGE, SKY)

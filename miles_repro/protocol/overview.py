@@ -1,4 +1,4 @@
-"""Where a tree of runs stands: done, running, failed and unfinished runs per cell. No torch."""
+"""Where a tree of runs stands: how many of each state per cell. No torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from miles_repro.records import (
     status_of,
 )
 
-STATES = ("done", "running", "failed", "unfinished")
+STATES = ("done", "diverged", "running", "failed", "unfinished")
 Cell = tuple[str, str, str, str]
 """(dataset, budget, fusion, strategy)"""
 
@@ -46,7 +46,7 @@ def look(runs_dir: Path, budget: str | None = None) -> Overview:
     found = Overview()
     for folder in run_folders(runs_dir, found.ignored):
         record = read_summary(folder, found.ignored)
-        state = "done" if record else status_of(folder)
+        state = record["status"] if record else status_of(folder)
         name = record["budget"] if record else _budget(folder)
         if budget is not None and name != budget:
             continue

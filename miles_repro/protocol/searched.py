@@ -19,7 +19,7 @@ Record = Mapping[str, Any]
 @dataclass(frozen=True)
 class Trial:
     """One trial. values: drawn value by key; score: fused validation metric at the best epoch,
-    None for a diverged run; best: whether the cell's winner."""
+    None where it is not finite; diverged: its loss was not finite; best: the cell's winner."""
 
     dataset: str
     budget: str
@@ -29,6 +29,7 @@ class Trial:
     values: dict[str, Any]
     score: float | None
     best_epoch: int
+    diverged: bool
     best: bool
 
 
@@ -59,6 +60,7 @@ def trial_rows(records: Iterable[Record]) -> list[Trial]:
                     values={k: values.get(k) for k in names},
                     score=run["val"]["fused"]["metric"],
                     best_epoch=run["best_epoch"],
+                    diverged=run["status"] == "diverged",
                     best=run["trial"] == cell.trial,
                 )
             )
@@ -83,7 +85,8 @@ def show_trials(records: Iterable[Record], budget: str | None = None) -> None:
         score = f"{100 * row.score:6.2f}" if row.score is not None else "     –"
         values = "  ".join(f"{k} {_short(v)}" for k, v in row.values.items())
         star = "*" if row.best else " "
-        print(f"{row.trial:4}{star}  {score}  {row.best_epoch:5}  {values}")
+        end = "  diverged" if row.diverged else ""
+        print(f"{row.trial:4}{star}  {score}  {row.best_epoch:5}  {values}{end}")
     print(f"{len(rows)} trials; trial 0 has the documented values, the others are drawn")
 
 

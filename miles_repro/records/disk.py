@@ -20,8 +20,8 @@ LARGEST_TEXT = 64 * 2**20
 REASONS = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "the disk quota is used up: free some space",
-    errno.EACCES: "permission denied: make it writable or set runtime.runs_dir",
-    errno.EROFS: "the file system is read-only: set runtime.runs_dir",
+    errno.EACCES: "permission denied: make it writable or choose another folder",
+    errno.EROFS: "the file system is read-only: choose another folder",
     errno.ENAMETOOLONG: "the name is too long for this file system",
     errno.ELOOP: "a symbolic link leads to itself",
     errno.ENOTDIR: "a file stands where a folder should be",

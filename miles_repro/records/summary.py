@@ -22,8 +22,12 @@ SCHEMA = 2
 NAME_RULE = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_RULE)]
 """A name that may become a folder, a file name, a table heading or markup."""
-Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f<>]{0,2000}$")]
+_UNSEEN = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+"""Controls, line separators, and what turns the direction of writing."""
+Text = Annotated[str, StringConstraints(pattern=rf"^[^{_UNSEEN}<>]*$", max_length=2000)]
 """A line that is only shown."""
+Command = Annotated[str, StringConstraints(pattern=rf"^[^{_UNSEEN}]*$", max_length=2000)]
+"""What a person typed, whatever that was."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Scalar = Text | bool | int | FiniteFloat | None
 
@@ -92,7 +96,7 @@ class Summary(TypedDict):
     pinned: list[Text]
     keep: list[Name]
     code: dict[Text, Text]
-    command: Text
+    command: Command
     config: Settings
     data_fingerprint: Text
     modalities: Annotated[list[Name], Field(min_length=1)]

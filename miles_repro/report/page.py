@@ -50,6 +50,8 @@ details .prose td:first-child{font-weight:600}}
 code{font-size:.9em;overflow-wrap:anywhere}
 details summary{cursor:pointer;font-weight:600;margin:1rem 0}
 """
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""Nothing is loaded and no script runs, whatever text the page holds."""
 
 
 def page(
@@ -65,6 +67,7 @@ def page(
     figures = "".join(_picture(picture, file) for picture, file in pictures)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>MILES reproduction report</title><style>{STYLE}</style></head><body>"
         f"<h1>MILES reproduction report</h1>{_summary(studies, origin)}"

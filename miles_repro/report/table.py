@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from miles_repro.records import disk_errors, write_atomic
+from miles_repro.report import escape
 from miles_repro.report.names import NOT_RUN
 from miles_repro.stats import Interval
 
@@ -45,13 +44,13 @@ class Table:
     prose: bool = False
 
     def cells(
-        self, mark: tuple[str, str] = ("", ""), escape: Callable[[str], str] = str
+        self, mark: tuple[str, str] = ("", ""), form: Callable[[str], str] = str
     ) -> list[list[str]]:
-        """Text per row and column, escaped; bold cells between the two parts of `mark`."""
+        """Text per row and column in a file's form; bold cells between the two parts of `mark`."""
         before, after = mark
         found = []
         for i, row in enumerate(self.rows):
-            texts = [(column, escape(row.get(column, NONE))) for column in self.columns]
+            texts = [(column, form(row.get(column, NONE))) for column in self.columns]
             bold = {column for column in self.columns if (i, column) in self.bold}
             found.append([f"{before}{t}{after}" if column in bold else t for column, t in texts])
         return found
@@ -73,22 +72,23 @@ class Table:
     def markdown(self) -> str:
         import pandas as pd
 
-        frame = pd.DataFrame(self.cells(mark=("**", "**")), columns=self.heads())
+        cells = self.cells(mark=("**", "**"), form=escape.markdown)
+        frame = pd.DataFrame(cells, columns=list(map(escape.markdown, self.heads())))
         names = len(self.columns) if self.prose else self.leads
         align = ["left"] * names + ["right"] * (len(self.columns) - names)
         body = frame.to_markdown(index=False, disable_numparse=True, colalign=align)
-        notes = "\n".join(f"- {note}" for note in self.notes)
-        return f"### {self.title}\n\n{body}\n\n{notes}\n"
+        notes = "\n".join(f"- {escape.markdown_note(note)}" for note in self.notes)
+        return f"### {escape.markdown(self.title)}\n\n{body}\n\n{notes}\n"
 
     def latex(self, label: str) -> str:
         r"""Booktabs tables, as many as the columns need to stay readable on a page; the caption has
         the title and the first note, the others are comments."""
         parts = [self.columns] if self.prose else self._parts()
         texts = [self._tabular(columns) for columns in parts]
-        caption = " ".join([_tex(self.title) + ".", *map(_tex, self.notes[:1])])
+        caption = " ".join([escape.latex(self.title) + ".", *map(escape.latex, self.notes[:1])])
         head = "\\begin{table}[htbp]\n\\centering\n\\small\n"
         middle = "\n\\medskip\n\n".join(texts)
-        comments = "".join(f"% {note}\n" for note in self.notes[1:])
+        comments = "".join(map(escape.latex_comment, self.notes[1:]))
         end = f"\\caption{{{caption}}}\n\\label{{tab:{label}}}\n\\end{{table}}\n"
         return comments + head + middle + end
 
@@ -116,8 +116,10 @@ class Table:
     def _tabular(self, columns: list[Column]) -> str:
         import pandas as pd
 
-        frame = self.frame()[columns if self.grouped else [name for _, name in columns]].map(_tex)
-        names = [tuple(map(_tex, column)) for column in columns]
+        frame = self.frame()[columns if self.grouped else [name for _, name in columns]].map(
+            escape.latex
+        )
+        names = [tuple(map(escape.latex, column)) for column in columns]
         grouped = any(group for group, _ in columns)
         frame.columns = pd.MultiIndex.from_tuples(names) if grouped else [name for _, name in names]
         marks = frame.copy()
@@ -144,13 +146,16 @@ class Table:
         )
 
     def html(self) -> str:
-        frame = self.frame(self.cells(mark=("<strong>", "</strong>"), escape=html.escape))
+        frame = self.frame(self.cells(mark=("<strong>", "</strong>"), form=escape.html))
+        frame.columns = frame.columns.map(
+            lambda name: tuple(map(escape.html, name)) if self.grouped else escape.html(name)
+        )
         kind = "prose" if self.prose else "numbers"
         table = frame.to_html(
             index=False, escape=False, border=0, classes=[kind, f"leads{self.leads}"]
         )
-        notes = "".join(f"<li>{_code(html.escape(note))}</li>" for note in self.notes)
-        title = html.escape(self.title)
+        notes = "".join(f"<li>{escape.html_note(note)}</li>" for note in self.notes)
+        title = escape.html(self.title)
         return (
             f"<figure class=table><figcaption>{title}</figcaption>"
             f'<div class=scroll tabindex=0 role=region aria-label="{title}">{table}</div>'
@@ -159,18 +164,19 @@ class Table:
 
     def rich(self) -> Group:
         """The table and its notes for a terminal of any width; lines part the families."""
-        from rich import box
+        from rich import box, markup
         from rich.console import Group
-        from rich.markup import escape
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(title=escape(self.title), box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+        table = RichTable(
+            title=markup.escape(self.title), box=box.SIMPLE_HEAD, padding=0, show_edge=False
+        )
         shown = [j for j, column in enumerate(self.columns) if column != FAMILY]
         for j in shown:
             side: Literal["left", "right"] = "left" if j < self.leads else "right"
-            table.add_column(escape(self.heads()[j]), justify=side)
-        for i, row in enumerate(self.cells(mark=("[bold]", "[/bold]"), escape=escape)):
+            table.add_column(markup.escape(self.heads()[j]), justify=side)
+        for i, row in enumerate(self.cells(mark=("[bold]", "[/bold]"), form=markup.escape)):
             before = self.rows[i - 1] if i else self.rows[i]
             if any(self.rows[i].get(key) != before.get(key) for key in (FUSION, FAMILY)):
                 table.add_section()
@@ -192,13 +198,14 @@ class Sheet:
         """Write <name>.md, .tex and .csv; returns the paths."""
         import pandas as pd
 
-        markdown = [f"## {self.title}\n", *(f"{note}\n" for note in self.notes)]
+        markdown = [f"## {escape.markdown(self.title)}\n"]
+        markdown += [f"{escape.markdown_note(note)}\n" for note in self.notes]
         markdown += [table.markdown() for table in self.tables]
-        latex = PREAMBLE + "".join(f"% {note}\n" for note in self.notes)
+        latex = PREAMBLE + "".join(map(escape.latex_comment, self.notes))
         latex += "\n".join(
             table.latex(f"{self.name}_{i}") for i, table in enumerate(self.tables, start=1)
         )
-        data = pd.DataFrame([row for table in self.tables for row in table.data])
+        data = pd.DataFrame([row for table in self.tables for row in table.data]).map(escape.csv)
         texts = {
             ".md": "\n".join(markdown),
             ".tex": latex,
@@ -235,38 +242,3 @@ def show_p(p: float | None) -> str:
     if p is None:
         return NONE
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "–": "--",
-    "|": r"\textbar{}",
-    "†": r"$\dagger$",
-    "τ": r"$\tau$",
-    "μ": r"$\mu$",
-    "−": "$-$",
-    "<": "$<$",
-    ">": "$>$",
-    "`": "",
-}
-
-
-def _tex(text: str) -> str:
-    # Two hyphens of an option would be set as a dash.
-    parts = ("".join(_TEX.get(c, c) for c in part) for part in text.split("--"))
-    escaped = "-{}-".join(parts)
-    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", escaped)
-
-
-def _code(text: str) -> str:
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)

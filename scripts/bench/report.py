@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from miles_repro import cost
+from miles_repro.errors import UserError
 from miles_repro.machine import cores
 
 
@@ -91,8 +92,19 @@ def as_json(section: Section, where: dict[str, Any], seconds: float) -> dict[str
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The sections of an earlier ``results.json``, by key; none where there is no file."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    """The sections of an earlier ``results.json``, by key; none where there is no file.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        render(found)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{path} is damaged: move it away to measure afresh") from None
+    return found
 
 
 def render(sections: dict[str, Any]) -> str:

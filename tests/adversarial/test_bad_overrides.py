@@ -16,6 +16,7 @@ from miles_repro import (
     job,  # noqa: F401 - loaded once, for all forks
     training,  # noqa: F401
 )
+from miles_repro.records import Ignored, load_summaries
 
 pytestmark = pytest.mark.slow
 CAMPAIGN = "command lines"
@@ -51,6 +52,7 @@ STRUCTURE = (
     *("strategy._target_=os.system", "fusion._target_=nothing.here", "fusion._target_=os"),
     *("dataset.modalities.image.encoder._target_=builtins.exec", "runtime.runs_dir=/proc/x"),
     *("runtime.data_dir=/dev/null", "runtime.device=tpu", "runtime.device=cuda:99", "--cfg"),
+    *("+tracker.notes='<b>'", "+tracker.notes=\u2028", "strategy.family='a|b [c](d)'"),
     *("--nothing", "-x", "--config-name=nothing", "--config-dir=/nowhere"),
 )
 MUST_BE_REFUSED = (
@@ -58,6 +60,7 @@ MUST_BE_REFUSED = (
     *("optimizer.lr=inf", "optimizer.weight_decay=inf", "optimizer.lr=nan", "optimizer.lr=-1"),
     *("dataset.num_classes=20", "dataset.strong=audio", "dataset.weak=image", "dataset.strong=x"),
     *("+pinned=[optimizer.lr]", "+stacked=true", "tracker.name=mlflow", "dataset.name=null"),
+    *("strategy.label='<b>'", "strategy.family='a\u202eb'", "optimizer.betas=[0.9,inf]"),
     *("fusion.name=/tmp/elsewhere", "strategy.name=../../x", "fusion.name=a/b", "strategy.name=''"),
     *("dataset.name=..", "strategy.name='<b>'", "fusion.name=" + "x" * 300, "budget.name=../x"),
     *("epochs=0", "epochs=1.5", "batch_size=0", "seed=-1", "seed=abc", "budget.data_fraction=2"),
@@ -119,6 +122,9 @@ def test_bad_overrides(tiny_data: Path, tmp_path: Path) -> None:
         if problem:
             problems[" ".join(overrides)[:100]] = problem
     assert not problems, "\n".join(f"{case!r}: {why}" for case, why in problems.items())
+    ignored: list[Ignored] = []
+    load_summaries(runs, ignored)  # what was accepted can be read back
+    assert ignored == []
 
 
 @pytest.mark.parametrize("options", [["--workers", "-3"], ["--workers", "0"], ["--price", "nan"]])

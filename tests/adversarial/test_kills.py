@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from commands import finish, leftovers, results, start, train, wait_for
+from commands import finish, leftovers, members, results, start, train, wait_for
 from harness import FIGURES
 
 pytestmark = pytest.mark.slow
@@ -22,19 +22,6 @@ SWEEP = ("strategy=slow", "fusion=sum", "seed=range(0,6)", "epochs=12", "strateg
 WAYS = ("parent", "group", "term", "hup", "worker", "parent")
 """Of the launching process alone (twice as often) or of all; by signals; of a worker alone."""
 LEFT_S = 20.0
-
-
-def members(group: int) -> list[int]:
-    """Live processes of a process group."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
-        except (OSError, ValueError):
-            continue
-        if int(pgrp) == group and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
 
 
 def begun(runs: Path) -> dict[Path, int]:
