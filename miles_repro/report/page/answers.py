@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,6 @@ from miles_repro.report.contrasts import (
     SUBJECT,
     contrasts,
     separated_best,
-    show_verdict,
     show_word,
 )
 from miles_repro.report.measures import interval, margin, values
@@ -72,8 +70,10 @@ def _against(study: Study, fusion: str, subject: str, reference: str, ran: list[
     names = f"{strategy_label(study, subject)} minus {strategy_label(study, reference)}"
     if found is None:
         return f"{names}: no shared seed."
-    numbers = re.sub(r"(?<!\w)-(?=\d)", "−", show_verdict(found))
-    return f"{names}: {numbers} points, {show_word(found)} (n {found.n})."
+    numbers = [fixed(x, sign=True, digits=2) for x in (found.mean, found.low, found.high) if x is not None]
+    shown = numbers[0] + (f" [{numbers[1]}, {numbers[2]}]" if len(numbers) > 1 else " (no CI)")
+    shown = shown.replace("-", "−")
+    return f"{names}: {shown} points, {show_word(found)} (n {found.n})."
 
 
 def paper_best(study: Study, fusion: str, origin: Origin) -> tuple[str, float] | None:

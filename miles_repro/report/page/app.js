@@ -20,7 +20,7 @@ const methods = () => {
   const order = Object.keys(names).filter((s) => !s.startsWith("unimodal_")).sort((a, b) => names[b].own - names[a].own || family(names[a].study, a).localeCompare(family(names[b].study, b)) || a.localeCompare(b));
   return h("div", { class: "cards" }, order.map((s) => h("article", { class: "card", id: `card-${s}` },
     h("h2", {}, named(names[s].study, s), " ", h("small", { class: "dim" }, family(names[s].study, s)), " ", h("code", {}, `strategy=${s}`)),
-    DATA.cards[s] ? h("pre", {}, DATA.cards[s]) : h("p", { class: "dim" }, "No card: its module is not on this machine's menu."))));
+    DATA.cards[s] ? card(DATA.cards[s]) : h("p", { class: "dim" }, "No card: its module is not on this machine's menu."))));
 };
 
 const RENDER = { answer: answers, board: leaderboard, heat, robustness, ablations, cards: methods };

@@ -15,7 +15,7 @@ const columns = (study, measure, reference) => {
     { key: "difference", head: reference ? `minus ${label(study, reference)}, points` : "difference", value: (r) => (r.d ? (smaller ? -1 : 1) * r.d.mean : null) },
     { key: "verdict", head: "verdict", value: (r) => (r.d ? "bewu".indexOf(r.d.word) : null) },
     { key: "n", head: "n", value: (r) => r.n },
-    { key: "cost", head: `${study.clock} time of a run`, value: (r) => r.cost },
+    { key: "cost", head: `${study.clock} time`, value: (r) => r.cost },
     { key: "paper", head: measure === "fused" ? "paper" : "paper (its heads)", value: (r) => size(r.printed) },
   ];
 };
@@ -32,15 +32,16 @@ const sorted = (rows, cols, sort) => {
 
 const boardRow = (study, board, r, reference, limit, margin, heads, paper) => {
   const cell = (i, content, extra = {}) => h("td", { role: "cell", "data-label": heads[i].head, "data-col": heads[i].key, ...extra }, content);
-  const judged = r.s === reference ? h("span", { class: "dim" }, "reference") : r.d ? badge([r.d.badge[0], r.d.icon, r.d.text]) : h("span", { class: "dim" }, NONE);
+  const said = { class: "said" };
+  const judged = r.s === reference ? h("span", { class: "dim" }, "reference") : r.d ? judgement(r.d) : h("span", { class: "dim" }, NONE);
   return h("tr", { role: "row", "data-row": r.s, class: r.s === reference ? "ref" : null },
     cell(0, [h("button", { type: "button", class: "name", id: `row-${r.s}`, onclick: () => go({ row: r.s }) }, named(study, r.s)), " ", h("small", { class: "dim" }, family(study, r.s))], { class: "left" }),
     cell(1, r.n || r.level ? level(r.level) : "search only"),
-    cell(2, r.d ? h("div", { class: "difference" }, cellBar(r.d, limit, margin), h("small", {}, difference(r.d))) : NONE, { class: "left wide" }),
+    cell(2, r.d ? h("div", { class: "difference" }, cellBar(r.d, limit, margin), h("small", {}, difference(r.d))) : NONE, { class: r.d ? "left wide" : "left none" }),
     cell(3, judged, { class: "left" }),
-    cell(4, runsOf(r)),
-    cell(5, duration(r.cost)),
-    paper ? cell(6, r.printed ? [r.printed[0].toFixed(1), r.printed[1] ? h("small", { class: "dim" }, ` ${r.printed[1]}`) : null] : NONE) : null);
+    cell(4, runsOf(r), said),
+    cell(5, duration(r.cost), said),
+    paper ? cell(6, r.printed ? [r.printed[0].toFixed(1), r.printed[1] ? h("small", { class: "dim" }, ` ${r.printed[1]}`) : null] : NONE, said) : null);
 };
 
 const leaderboard = () => {

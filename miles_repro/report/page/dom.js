@@ -24,7 +24,7 @@ const duration = (s) =>
 
 // Word -> [class, icon, text]
 const WORDS = {
-  b: ["good", "▲", "better"], w: ["bad", "▼", "worse"], e: ["even", "＝", "equal"],
+  b: ["good", "▲", "better"], w: ["bad", "▼", "worse"], e: ["even", "=", "equal"],
   u: ["open", "?", "undecided"], "-": ["open", "·", "no pair"],
 };
 const VERDICTS = {
@@ -35,6 +35,18 @@ const VERDICTS = {
 const badge = ([kind, icon, text]) =>
   h("span", { class: `badge ${kind}` }, h("span", { "aria-hidden": "true" }, icon), text);
 const verdict = (text) => badge(VERDICTS[text] || ["open", "·", text]);
+
+// A method card: paragraphs, and entries "Loss      text" with their continuation lines.
+const card = (text) => {
+  const list = h("dl"), before = [];
+  for (const line of text.split("\n")) {
+    const entry = line.match(/^(\S.{0,18}?) {2,}(\S.*)$/);
+    if (entry) list.append(h("dt", {}, entry[1]), h("dd", {}, entry[2]));
+    else if (list.lastChild && line.trim()) list.lastChild.append(" " + line.trim());
+    else before.push(line.trim());
+  }
+  return [h("p", {}, before.join(" ").trim()), list];
+};
 
 const details = (title, ...inside) => h("details", {}, h("summary", {}, title), ...inside);
 const notes = (lines) => h("ul", { class: "notes" }, lines.map((line) => h("li", {}, line)));

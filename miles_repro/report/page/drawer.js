@@ -34,7 +34,6 @@ const drawer = (study, board, strategy) => {
   if (!r) return null;
   const fusion = board.rows.includes(r) ? board.fusion : "concat";
   const reference = theReference(board), found = study.curves[`${fusion} ${strategy}`];
-  const folder = (id) => `${study.dataset}/${fusion}/${strategy}/${id}`;
   const cut = (v) => (v === null ? NONE : v.toFixed(1));
   const name = `${study.key}__${fusion}__${strategy}`;
   const run = (id) => DATA.runsUrl ? h("a", { href: `${DATA.runsUrl}/runs/${encodeURIComponent(id)}`, rel: "noreferrer" }, "W&B") : null;
@@ -44,11 +43,12 @@ const drawer = (study, board, strategy) => {
       h("h2", { id: "drawer-title" }, named(study, strategy), " ", h("small", { class: "dim" }, `${study.place}, ${board.label}`)),
       h("button", { type: "button", id: "close", "aria-label": "Close", onclick: () => go({ row: null }) }, "✕")),
     h("p", {}, `${study.measures.fused}: ${level(r.v.fused || null)} %, n ${runsOf(r)}, trial ${r.trial} of ${r.trials}, ${duration(r.cost)} ${study.clock} time a run`),
-    judged.length ? [h("h3", {}, `Minus ${label(study, reference)}, points`), table(["measure", "difference [interval]", "verdict", "p", "n"], judged.map(([m, d]) => [study.measures[m], difference(d), badge([d.badge[0], d.icon, d.text]), d.p < 0.001 ? "< 0.001" : String(d.p), String(d.n)]))] : null,
+    judged.length ? [h("h3", {}, `Minus ${label(study, reference)}, points`), table(["measure", "difference [interval]", "verdict", "p", "n"], judged.map(([m, d]) => [study.measures[m], difference(d), judgement(d), d.p < 0.001 ? "< 0.001" : String(d.p), String(d.n)]))] : null,
     found ? epochPlots(study, found, name) : h("p", { class: "dim" }, "No epochs at hand for these runs."),
     h("h3", {}, "Seeds"),
-    r.seeds.length ? table(["seed", "fused", ...study.modalities.map((m) => `${m} (probe)`), "best epoch", "run folder, below the runs", ""],
-      r.seeds.map(([seed, id, epoch, lost, ...v]) => [String(seed) + (lost ? " diverged" : ""), ...v.map(cut), String(epoch), h("code", {}, folder(id)), run(id)])) : h("p", {}, "No decision seed yet."),
+    r.seeds.length ? [table(["seed", "fused", ...study.modalities.map((m) => `${m} (probe)`), "best epoch", "run", ""],
+      r.seeds.map(([seed, id, epoch, lost, ...v]) => [String(seed) + (lost ? " diverged" : ""), ...v.map(cut), String(epoch), h("code", {}, id), run(id)])),
+      h("p", {}, "Run folders: ", h("code", {}, `${study.dataset}/${fusion}/${strategy}/<run>`), " below the folder of the runs.")] : h("p", {}, "No decision seed yet."),
     h("h3", {}, "Command"),
     h("pre", { id: "command" }, r.command),
     tool("Copy", async (e) => {
@@ -60,6 +60,6 @@ const drawer = (study, board, strategy) => {
       button.textContent = "Copied";
     }),
     h("h3", {}, "Configuration"), configTable(study, fusion, strategy, reference),
-    DATA.cards[strategy] ? [h("h3", {}, "Method"), h("pre", {}, DATA.cards[strategy])] : null,
+    DATA.cards[strategy] ? [h("h3", {}, "Method"), card(DATA.cards[strategy])] : null,
   ];
 };

@@ -1,6 +1,6 @@
 // Line charts: series [{name, x, y, half, kind, marks}], x numbers or labels.
 const nice = (low, high) => {
-  const step = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100].find((s) => (high - low) / s <= 4.5) || 200;
+  const step = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100].find((s) => (high - low) / s <= 5.2) || 200;
   const found = [];
   for (let t = Math.ceil(low / step - 1e-9) * step; t <= high + 1e-9; t += step) found.push(t);
   return found;
@@ -41,8 +41,8 @@ const lines = (series, { xlabel, ylabel, labels = null, top = null, width = 320,
     xticks.map(([t, text], i) => g("text", { x: x(t), y: height - lower + (labels && i % 2 ? 27 : 14), "text-anchor": labels && !i ? "start" : labels && i === xticks.length - 1 ? "end" : "middle" }, text)),
     g("text", { x: 2, y: 10 }, ylabel),
     xlabel ? g("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, xlabel) : [],
-    series.filter((s) => s.half).map(band),
-    series.map((s) => g("path", { class: `track ${s.kind}`, d: path(s, (v) => v) }, g("title", {}, s.name || ""))),
+    series.filter((s) => s.half && !s.marks).map(band),
+    series.filter((s) => !s.loose).map((s) => g("path", { class: `track ${s.kind}`, d: path(s, (v) => v) }, g("title", {}, s.name || ""))),
     series.filter((s) => s.marks).flatMap((s) => s.y.map((v, i) => v === null ? [] : [
       s.half && s.half[i] !== null ? g("path", { class: `track ${s.kind}`, d: `M${x(s.x[i])} ${y(clamp(v - s.half[i]))}V${y(clamp(v + s.half[i]))}` }) : [],
       g("circle", { class: `mark ${s.kind}`, cx: x(s.x[i]).toFixed(1), cy: y(v).toFixed(1), r: 3 }, g("title", {}, `${s.name} ${plain(s.x[i])}: ${v}`))])));

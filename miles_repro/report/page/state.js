@@ -38,6 +38,7 @@ const contrast = (board, measure, strategy, reference) => {
     text: more === null ? text : `${text}, about ${more < 1000 ? more : "over 1000"} more seed${more > 1 ? "s" : ""}`,
   };
 };
+const judgement = (d) => [badge(d.badge), d.more === null ? null : h("small", { class: "dim" }, d.text.replace(d.badge[2] + ",", ""))];
 const choose = (name, title, options, value) =>
   h("label", {}, title,
     h("select", { id: `choose-${name}`, onchange: (e) => go({ [name]: e.target.value, row: null }) },

@@ -20,7 +20,7 @@ const answerBoard = (study, board) => {
       h("a", { href: open }, items.length > 1 && rest > 0 ? `Leaderboard: ${rest} more, all measures, costs, seeds` : "Leaderboard: all measures, costs, seeds")),
     items.length > 1 ? figure("Paired differences", `${study.key}__${board.fusion}`, forest(items, study.margins.fused, axisOf(study, "fused", board.reference), phone.matches ? 345 : 560)) : null);
 };
-const leadBadge = (board) => badge({ better: ["good", "▲", "one best"], equal: ["even", "＝", "shared lead"], undecided: ["open", "?", "undecided"] }[board.answer.word]);
+const leadBadge = (board) => badge({ better: ["good", "▲", "one best"], equal: ["even", "=", "shared lead"], undecided: ["open", "?", "undecided"] }[board.answer.word]);
 
 // One line a board: who leads, and the leader's difference (the second's, where the reference leads).
 const glance = () => {
@@ -32,7 +32,7 @@ const glance = () => {
   });
   const limit = reach(all.map((one) => one.d), 1);
   const heads = ["data set", "highest mean", "one best?", "against the reference, points", "paper's best"];
-  return h("section", { "aria-label": "At a glance" },
+  return h("section", { "aria-label": "At a glance", class: "glance" },
     h("table", { class: "board first", role: "table" },
       h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, heads.map((text) => h("th", { role: "columnheader", scope: "col", class: "left" }, text)))),
       h("tbody", { role: "rowgroup" }, all.map(({ study, board, best, other, d }) => {
@@ -42,7 +42,7 @@ const glance = () => {
           leadBadge(board),
           d ? h("div", { class: "difference" }, cellBar(d, limit, study.margins.fused, 150), h("small", {}, `${label(study, other)} − ${label(study, board.reference)} ${difference(d)}`)) : NONE,
           board.best ? `${board.best[0]} ${board.best[1].toFixed(1)}` : NONE];
-        return h("tr", { role: "row" }, texts.map((content, i) => h("td", { role: "cell", "data-label": heads[i], class: i === 3 ? "left wide" : "left" }, content)));
+        return h("tr", { role: "row" }, texts.map((content, i) => h("td", { role: "cell", "data-label": heads[i], class: i === 3 ? "left wide" : i === 4 ? "left said" : "left" }, content)));
       }))));
 };
 
@@ -79,12 +79,15 @@ const heat = () => {
     const group = DATA.ranks.find((r) => r.title.endsWith(`data sets, budget ${budget}`)) || DATA.ranks.find((r) => cols.some(({ study }) => r.title === study.place));
     const rank = Object.fromEntries(group ? group.rows : []);
     const at = (name, { board }) => board.rows.find((r) => r.s === name)?.v.fused || null;
-    const place = (name, column) => column.board.ran.indexOf(name);
+    const place = (name, column) => {
+      const own = at(name, column);
+      return own && column.board.rows.filter((r) => r.v.fused && r.v.fused[0] > own[0]).length;
+    };
     names.sort((a, b) => (rank[a] ?? 99) - (rank[b] ?? 99) || place(a, cols[0]) - place(b, cols[0]));
     const cell = (name, column) => {
       const value = at(name, column), i = place(name, column), k = column.board.ran.length;
       const td = h("td", { class: i === 0 ? "best" : null, "data-heat": `${name} ${column.study.key} ${column.board.fusion}`, title: value ? `${label(column.study, name)}: place ${i + 1} of ${k}` : "not run" }, value ? value[0].toFixed(1) : NONE);
-      if (value && i >= 0) td.style.background = `rgba(var(--heat),${(0.55 * (1 - i / Math.max(1, k - 1))).toFixed(2)})`;
+      if (value) td.style.background = `rgba(var(--heat),${(0.55 * (1 - i / Math.max(1, k - 1))).toFixed(2)})`;
       return td;
     };
     return h("section", { "aria-label": `Heat map, budget ${budget}` },
@@ -92,7 +95,7 @@ const heat = () => {
       h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "heat map" }, h("table", { class: "heat first" },
         h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "strategy"), h("th", { scope: "col" }, "average rank"), cols.map(({ study, board }) => h("th", { scope: "col" }, study.place.split(", budget")[0], h("br", {}), board.label)))),
         h("tbody", {}, names.map((name) => h("tr", {}, h("td", {}, named(studyOf(name), name)), h("td", { "data-rank": name }, rank[name]?.toFixed(2) ?? NONE), cols.map((c) => cell(name, c))))))),
-      notes(["Shade: place within its column (darkest: first); a shade is no verdict.", ...(group ? [`Average rank: ${group.title}.`, ...group.notes] : ["No average rank: it needs three strategies and two blocks."])]));
+      notes(["Shade: place within its column by the mean as shown (darkest: first); a shade is no verdict.", ...(group ? [`Average rank: ${group.title}.`, ...group.notes] : ["No average rank: it needs three strategies and two blocks."])]));
   });
 };
 
@@ -109,7 +112,7 @@ const robustness = () => {
     const series = part.rows.filter(([f]) => f === board.fusion).map(([, name, points]) => {
       const at = columns.map((i) => points[i]);
       const i = lit.indexOf(name);
-      return { name: label(study, name), x: xs, y: at.map((p) => p && p[0]), half: i >= 0 ? at.map((p) => p && p[1]) : null, kind: i >= 0 ? `c${i}` : "faint", marks: i >= 0 };
+      return { name: label(study, name), x: xs, y: at.map((p) => p && p[0]), half: i >= 0 ? at.map((p) => p && p[1]) : null, kind: i >= 0 ? `c${i}` : "faint", marks: i >= 0, loose: part.section === "utilization" };
     }).filter((one) => one.y.some((v) => v !== null)).sort((a, b) => (a.kind !== "faint") - (b.kind !== "faint"));
     return series.length ? figure(title, `${study.key}__${board.fusion}__${title.replaceAll(" ", "-")}`, lines(series, { xlabel, ylabel: part.section === "utilization" ? "u, δ" : `fused ${study.metric}, %`, labels, top: part.section === "utilization" ? null : 100 }), legend(series)) : null;
   };
