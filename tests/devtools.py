@@ -17,6 +17,12 @@ FLAGS = (
     *("--disable-extensions", "--remote-debugging-pipe"),
 )
 
+LOADED = """new Promise(done => {
+  const wait = () => location.href !== "about:blank" && document.readyState === "complete"
+    ? done() : setTimeout(wait, 10);
+  wait();
+})"""
+
 
 def installed() -> str | None:
     return next((found for name in BROWSERS if (found := shutil.which(name))), None)
@@ -105,8 +111,7 @@ class Browser:
         """Load a file, with the state its address carries, until its script is through."""
         self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=file.as_uri() + (f"#{state}" if state else ""))
-        self.run("new Promise(done => { const wait = () => location.href !== 'about:blank' && "
-                 "document.readyState === 'complete' ? done(1) : setTimeout(wait, 20); wait(); })")  # fmt: skip
+        self.run(LOADED)
 
     def run(self, expression: str) -> Any:
         """The value of an expression on the page; promises are awaited."""
@@ -118,9 +123,11 @@ class Browser:
         return found["result"].get("value")
 
     def key(self, name: str) -> None:
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name,
-                      windowsVirtualKeyCode={"Escape": 27, "Tab": 9, "Enter": 13}[name])  # fmt: skip
+        code = {"Escape": 27, "Tab": 9, "Enter": 13}[name]
+        text = {"text": "\r"} if name == "Enter" else {}
+        same = {"key": name, "code": name, "windowsVirtualKeyCode": code}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **same, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **same)
 
     def shot(self, file: Path, *, whole: bool = False) -> bytes:
         found = self.call("Page.captureScreenshot", captureBeyondViewport=whole)

@@ -21,6 +21,7 @@ from miles_repro.records.disk import (
 )
 from miles_repro.records.reading import (
     PLACE,
+    Epochs,
     Ignored,
     last_error,
     load_rows,
@@ -65,6 +66,7 @@ __all__ = [
     "SCHEMA",
     "SUMMARY",
     "WEIGHTS",
+    "Epochs",
     "Ignored",
     "Name",
     "NotASummary",

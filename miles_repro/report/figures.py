@@ -196,9 +196,7 @@ def _costs(study: Study) -> list[Picture]:
     if not panels:
         return []
     title = f"Cost: {place(study)}"
-    figure = comparison.dots(
-        panels, title=title, xlabel=f"{kind} time of one run (s); bar: median"
-    )
+    figure = comparison.dots(panels, title=title, xlabel=f"{kind} time of one run (s); bar: median")
     caption = f"{title}: {kind} time of each decision run, bar: median; rough on a busy machine."
     return [Picture(f"cost__{stem(study)}", caption, figure)]
 

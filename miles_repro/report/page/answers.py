@@ -48,7 +48,7 @@ def _lead(
 ) -> tuple[str, str]:
     if separated_best(study, fusion, "fused"):
         return "better", f"{label}, is best: it beats every one of the {rivals} others."
-    words = Counter(v.word for v in judged.values())
+    words: Counter[str] = Counter(v.word for v in judged.values())
     words["undecided"] += rivals - len(judged)
     texts = {
         "better": f"better than {words['better']}",
@@ -70,7 +70,9 @@ def _against(study: Study, fusion: str, subject: str, reference: str, ran: list[
     names = f"{strategy_label(study, subject)} minus {strategy_label(study, reference)}"
     if found is None:
         return f"{names}: no shared seed."
-    numbers = [fixed(x, sign=True, digits=2) for x in (found.mean, found.low, found.high) if x is not None]
+    numbers = [
+        fixed(x, sign=True, digits=2) for x in (found.mean, found.low, found.high) if x is not None
+    ]
     shown = numbers[0] + (f" [{numbers[1]}, {numbers[2]}]" if len(numbers) > 1 else " (no CI)")
     shown = shown.replace("-", "−")
     return f"{names}: {shown} points, {show_word(found)} (n {found.n})."

@@ -7,7 +7,10 @@ const ablations = () => DATA.ablations.length ? DATA.ablations.map((one) => {
       const at = [...points].sort((a, b) => (ordered ? a[0] - b[0] : 0));
       const x = at.map((p, k) => (ordered ? Number(p[0]) : k));
       const series = [];
-      if (at.some((p) => p[3] !== null)) series.push({ name: "paper (one run)", x, y: at.map((p) => p[3]), kind: "ghost", marks: true });
+      if (at.some((p) => p[3] !== null)) {
+        const known = at.map((p, k) => [x[k], p[3]]).filter(([, y]) => y !== null);
+        series.push({ name: "paper (one run)", x: known.map(([a]) => a), y: known.map(([, b]) => b), kind: "ghost", marks: true });
+      }
       series.push({ name: "ours", x, y: at.map((p) => p[1]), half: at.map((p) => p[2]), kind: hue[i], marks: true });
       return figure(name.replace("_", " "), `${one.parameter}__${name}`, lines(series, { xlabel: ordered ? one.parameter : "", ylabel: name === "best_epoch" ? "epoch" : "test metric, %", labels: ordered ? null : at.map((p) => p[0]), top: name === "best_epoch" ? null : 100 }), legend(series));
     })),

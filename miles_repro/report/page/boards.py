@@ -73,9 +73,7 @@ def _level(line: Line) -> list[float | None]:
     return [float(fixed(line["mean"])), None if half is None else float(fixed(half))]
 
 
-def _printed(
-    study: Study, key: tuple[str, str], quantity: str, printed: Lines
-) -> list[Any] | None:
+def _printed(study: Study, key: tuple[str, str], quantity: str, printed: Lines) -> list[Any] | None:
     """The paper's value, and whether a further run of ours would give it; its heads, not probes."""
     side = {study.strong: "strong", study.weak: "weak"}.get(quantity, quantity)
     place = ("", key[1], quantity) if is_unimodal(key[1]) else (*key, side)
@@ -111,7 +109,9 @@ def _pairs(study: Study, fusion: str, name: str, ran: Sequence[str]) -> dict[str
     return {
         "d": numbers,
         "by": {
-            reference: [[_word(v := found.get(other)), _p(v), v.more if v else None] for other in ran]
+            reference: [
+                [_word(v := found.get(other)), _p(v), v.more if v else None] for other in ran
+            ]
             for reference, found in judged.items()
         },
     }

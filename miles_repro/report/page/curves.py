@@ -24,7 +24,7 @@ def curves(
 
     Over the epochs that every run has, so no mean is over other seeds than its neighbour.
     """
-    runs = [rows[run["run_id"]] for run in cell.runs if rows.get(run["run_id"])]
+    runs = [found for run in cell.runs if (found := rows.get(run["run_id"]))]
     if not runs:
         return None
     length = min(map(len, runs))
@@ -33,7 +33,9 @@ def curves(
 
     def read(reader: Reader, digits: int) -> list[list[float | None]] | None:
         found = [_mean([reader(run[i]) for run in runs], digits) for i in steps]
-        return [list(part) for part in zip(*found, strict=True)] if any(m for m, _ in found) else None
+        return (
+            [list(part) for part in zip(*found, strict=True)] if any(m for m, _ in found) else None
+        )
 
     def means(readers: Mapping[str, Reader]) -> dict[str, list[float | None]]:
         return {name: found[0] for name, reader in readers.items() if (found := read(reader, 3))}

@@ -39,7 +39,7 @@ const verdict = (text) => badge(VERDICTS[text] || ["open", "·", text]);
 // A method card: paragraphs, and entries "Loss      text" with their continuation lines.
 const card = (text) => {
   const list = h("dl"), before = [];
-  for (const line of text.split("\n")) {
+  for (const line of text.replaceAll("``", "").split("\n")) {
     const entry = line.match(/^(\S.{0,18}?) {2,}(\S.*)$/);
     if (entry) list.append(h("dt", {}, entry[1]), h("dd", {}, entry[2]));
     else if (list.lastChild && line.trim()) list.lastChild.append(" " + line.trim());

@@ -177,7 +177,9 @@ def _ranks(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:
         {
             "title": table.title,
             "notes": table.notes,
-            "rows": [[line["strategy"], float(f"{line['average_rank']:.2f}")] for line in table.data],
+            "rows": [
+                [line["strategy"], float(f"{line['average_rank']:.2f}")] for line in table.data
+            ],
         }
         for table in _tables(sheets, "ranks")
     ]
