@@ -16,7 +16,7 @@ const DATA = JSON.parse(document.getElementById("data").textContent);
 const NONE = "–";
 const signed = (x, digits = 2) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(digits);
 const level = (v, digits = 1) =>
-  !v ? NONE : v[0].toFixed(digits) + (v[1] === null ? " (no CI)" : ` ± ${v[1].toFixed(digits)}`);
+  !v ? NONE : v[0].toFixed(digits).replace("-", "−") + (v[1] === null ? " (no CI)" : ` ± ${v[1].toFixed(digits)}`);
 const difference = (d) =>
   !d ? NONE : signed(d.mean) + (d.low === null ? " (no CI)" : ` [${signed(d.low)}, ${signed(d.high)}]`);
 const duration = (s) =>
