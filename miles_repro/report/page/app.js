@@ -21,7 +21,7 @@ const methods = () => {
   const names = {};
   for (const study of DATA.studies) for (const s of Object.keys(study.names)) names[s] = { study, own: isOwn(study, s) };
   const order = Object.keys(names).filter((s) => !s.startsWith("unimodal_")).sort((a, b) => names[b].own - names[a].own || family(names[a].study, a).localeCompare(family(names[b].study, b)) || a.localeCompare(b));
-  return h("div", { class: "cards" }, order.map((s) => h("article", { class: "card", id: `card-${s}` },
+  return order.length && h("div", { class: "cards" }, order.map((s) => h("article", { class: "card", id: `card-${s}` },
     h("h2", {}, named(names[s].study, s), " ", h("small", { class: "dim" }, family(names[s].study, s)), " ", h("code", {}, `strategy=${s}`)),
     DATA.cards[s] ? card(DATA.cards[s]) : h("p", { class: "dim" }, "No card: its module is not on this machine's menu."))));
 };
@@ -30,14 +30,15 @@ const RENDER = { answer: answers, board: leaderboard, heat, robustness, ablation
 const show = () => {
   const s = state(), view = s.view in RENDER ? s.view : "answer", focus = document.activeElement?.id;
   document.getElementById("views").replaceChildren(...Object.entries(VIEWS).map(([key, text]) => h("a", { href: address({ view: key, row: null }), id: `view-${key}`, "aria-current": key === view ? "page" : null }, text)));
-  document.getElementById("main").replaceChildren(...[RENDER[view]()].flat(Infinity).filter(Boolean));
+  const content = DATA.studies.length || view === "answer" ? [RENDER[view]()].flat(Infinity).filter(Boolean) : [];
+  document.getElementById("main").replaceChildren(...(content.length ? content : [h("p", {}, "Nothing to show yet.")]));
   document.getElementById("paper").hidden = view !== "answer";
   const dialog = document.getElementById("drawer"), study = theStudy(s);
-  const board = study && theBoard(study, s), content = s.row && board ? drawer(study, board, s.row) : null;
-  dialog.replaceChildren(...(content || []).flat(Infinity).filter(Boolean));
-  if (content && !dialog.open) dialog.showModal();
-  if (!content && dialog.open) dialog.close();
-  if (!content && focus) document.getElementById(focus)?.focus();
+  const board = study && theBoard(study, s), row = s.row && board ? drawer(study, board, s.row) : null;
+  dialog.replaceChildren(...(row || []).flat(Infinity).filter(Boolean));
+  if (row && !dialog.open) dialog.showModal();
+  if (!row && dialog.open) dialog.close();
+  if (!row && focus) document.getElementById(focus)?.focus();
 };
 addEventListener("hashchange", (e) => {
   const before = new URLSearchParams(new URL(e.oldURL).hash.slice(1));
