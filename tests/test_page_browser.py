@@ -263,7 +263,7 @@ def test_it_needs_no_network_and_complains_about_nothing(browser: Browser, made:
     assert browser.messages == []
 
 
-@pytest.mark.parametrize("width", [360, 390, 1280])
+@pytest.mark.parametrize("width", [360, 390, 768, 1024, 1280])
 def test_no_view_is_wider_than_the_screen(browser: Browser, made: Made, width: int) -> None:
     browser.screen(width)
     for view in VIEWS:

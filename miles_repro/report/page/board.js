@@ -61,7 +61,7 @@ const leaderboard = () => {
   const file = `${study.key}__${board.fusion}__${measure}`;
   const asCsv = () => saveCsv(`${file}.csv`, [
     ["dataset", "fusion", "measure", "strategy", "mean", "half_interval", "reference", "difference", "low", "high", "verdict", "p", "n", "seconds_of_a_run", "paper"],
-    ...rows.map((r) => [study.key, board.fusion, measure, r.s, ...(r.level || ["", ""]), r.d ? reference : "", r.d?.mean, r.d?.low, r.d?.high, r.d?.badge[2], r.d?.p, r.n, r.cost, r.printed?.[0]])]);
+    ...rows.map((r) => [study.key, board.fusion, measure, r.s, ...(r.level || ["", ""]), r.d ? reference : "", r.d?.mean, r.d?.low, r.d?.high, r.d?.badge[2], r.d && shownP(r.d.p), r.n, r.cost, r.printed?.[0]])]);
   const asSvg = () => {
     const svg = forest(rows.filter((r) => !r.alone).map((r) => ({ label: label(study, r.s), d: r.d, level: level(r.level), strong: isOwn(study, r.s) })), margin, axisOf(study, measure, reference));
     svg.setAttribute("hidden", "");

@@ -97,36 +97,32 @@ def _seeds(study: Study, cell: Cell) -> list[list[Any]]:
 def _pairs(study: Study, fusion: str, name: str, ran: Sequence[str]) -> dict[str, Any]:
     """Every strategy minus every other, judged in the family of each possible reference.
 
-    d: of each pair in the order of `ran`: mean, low, high, n (numbers of the first minus the
-    second); by: reference -> word, p and further seeds of each strategy minus it, in order.
+    d: three numbers (mean, low, high in hundredths of a point) for each pair in the order of `ran`,
+    first minus second; n: seeds of each, or of all. by: reference -> word (initials), p (0: below
+    0.001) and further seeds (0: decided or unknown) of each strategy minus it, in order. Flat, for
+    there are many.
     """
     judged: dict[str, dict[str, Verdict]] = {}
     for reference in ran:
         pairs = [(other, reference) for other in ran if other != reference]
         found = contrasts(study, fusion, name, pairs) if pairs else {}
         judged[reference] = {subject: v for (subject, _), v in found.items()}
-    numbers = [_numbers(judged[b].get(a)) for a, b in combinations(ran, 2)]
+    each = [judged[b].get(a) for a, b in combinations(ran, 2)]
+    sizes = [v.n if v else 0 for v in each]
     return {
-        "d": numbers,
+        "d": [x for v in each for x in _hundredths(v)],
+        "n": sizes[0] if len(set(sizes)) == 1 else sizes,
         "by": {
-            reference: [
-                [_word(v := found.get(other)), _p(v), v.more if v else None] for other in ran
-            ]
+            reference: {
+                "word": "".join(v.word[0] if (v := found.get(s)) else "-" for s in ran),
+                "p": [round(v.p, 3) if (v := found.get(s)) and v.p >= 0.001 else 0 for s in ran],
+                "more": [(v.more or 0) if (v := found.get(s)) else 0 for s in ran],
+            }
             for reference, found in judged.items()
         },
     }
 
 
-def _numbers(v: Verdict | None) -> list[float | None] | None:
-    if v is None:
-        return None
-    low, high = (None if x is None else float(fixed(x, digits=2)) for x in (v.low, v.high))
-    return [float(fixed(v.mean, digits=2)), low, high, v.n]
-
-
-def _word(v: Verdict | None) -> str:
-    return v.word[0] if v else "-"
-
-
-def _p(v: Verdict | None) -> float | None:
-    return float(f"{v.p:.2g}") if v else None
+def _hundredths(v: Verdict | None) -> list[int | None]:
+    ends = (v.mean, v.low, v.high) if v else (None, None, None)
+    return [None if x is None else round(100 * float(fixed(x, digits=2))) for x in ends]

@@ -19,6 +19,7 @@ const level = (v, digits = 1) =>
   !v ? NONE : v[0].toFixed(digits).replace("-", "−") + (v[1] === null ? " (no CI)" : ` ± ${v[1].toFixed(digits)}`);
 const difference = (d) =>
   !d ? NONE : signed(d.mean) + (d.low === null ? " (no CI)" : ` [${signed(d.low)}, ${signed(d.high)}]`);
+const shownP = (p) => (p < 0.001 ? "< 0.001" : p.toFixed(3));
 const duration = (s) =>
   s === null ? NONE : s < 90 ? `${s.toFixed(1)} s` : s < 5400 ? `${(s / 60).toFixed(1)} min` : `${(s / 3600).toFixed(1)} h`;
 

@@ -25,10 +25,11 @@ const contrast = (board, measure, strategy, reference) => {
   const i = board.ran.indexOf(strategy), j = board.ran.indexOf(reference);
   if (i < 0 || j < 0 || i === j) return null;
   const pairs = board.pairs[measure], k = board.ran.length, a = Math.min(i, j), b = Math.max(i, j);
-  const found = pairs.d[a * k - (a * (a + 1)) / 2 + (b - a - 1)];
-  if (!found) return null;
-  const [mean, low, high, n] = found;
-  const [word, p, more] = pairs.by[reference][i];
+  const at = a * k - (a * (a + 1)) / 2 + (b - a - 1);
+  const [mean, low, high] = pairs.d.slice(3 * at, 3 * at + 3).map((x) => (x === null ? null : x / 100));
+  if (mean === null) return null;
+  const n = pairs.n.length ? pairs.n[at] : pairs.n;
+  const of = pairs.by[reference], word = of.word[i], p = of.p[i], more = of.more[i] || null;
   const [kind, icon, text] = WORDS[word];
   const flip = i > j;
   const minus = (x) => (x === null ? null : flip && x ? -x : x);

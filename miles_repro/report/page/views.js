@@ -51,7 +51,7 @@ const claims = () => {
   const one = (claim) => details(
     h("span", {}, claim.text, " ", claim.verdicts.filter(([name]) => name !== "paper's data sets" || run(claim)).filter(([, text]) => text !== "not yet run").map(([name, text]) => h("span", {}, " ", verdict(text), " ", h("small", { class: "dim" }, name)))),
     h("p", { class: "dim" }, `Claimed by: ${claim.by}. ${claim.test}`),
-    claim.findings.length ? table(["claim", "data set", "budget", "fusion", "verdict", "numbers"].slice(1), claim.findings.map((f) => f.slice(1)), "first prose") : null);
+    claim.findings.length ? table(["where", "verdict", "numbers"], claim.findings.map(([where, word, numbers]) => [where, verdict(word), numbers]), "first prose") : null);
   const ran = DATA.claims.filter(run), rest = DATA.claims.filter((c) => !run(c));
   return h("section", { "aria-label": "Claims" },
     ran.length ? [h("h2", {}, "The paper's claims, by these numbers"), ran.map(one)] : null,
@@ -83,7 +83,7 @@ const heat = () => {
       const own = at(name, column);
       return own && column.board.rows.filter((r) => r.v.fused && r.v.fused[0] > own[0]).length;
     };
-    names.sort((a, b) => (rank[a] ?? 99) - (rank[b] ?? 99) || place(a, cols[0]) - place(b, cols[0]));
+    names.sort((a, b) => isOwn(studyOf(b), b) - isOwn(studyOf(a), a) || (rank[a] ?? 99) - (rank[b] ?? 99) || place(a, cols[0]) - place(b, cols[0]));
     const cell = (name, column) => {
       const value = at(name, column), i = place(name, column), k = column.board.ran.length;
       const td = h("td", { class: i === 0 ? "best" : null, "data-heat": `${name} ${column.study.key} ${column.board.fusion}`, title: value ? `${label(column.study, name)}: place ${i + 1} of ${k}` : "not run" }, value ? value[0].toFixed(1) : NONE);
