@@ -115,7 +115,7 @@ def _pairs(study: Study, fusion: str, name: str, ran: Sequence[str]) -> dict[str
         "by": {
             reference: {
                 "word": "".join(v.word[0] if (v := found.get(s)) else "-" for s in ran),
-                "p": [round(v.p, 3) if (v := found.get(s)) and v.p >= 0.001 else 0 for s in ran],
+                "p": [_p(found.get(s)) for s in ran],
                 "more": [(v.more or 0) if (v := found.get(s)) else 0 for s in ran],
             }
             for reference, found in judged.items()
@@ -126,3 +126,8 @@ def _pairs(study: Study, fusion: str, name: str, ran: Sequence[str]) -> dict[str
 def _hundredths(v: Verdict | None) -> list[int | None]:
     ends = (v.mean, v.low, v.high) if v else (None, None, None)
     return [None if x is None else round(100 * float(fixed(x, digits=2))) for x in ends]
+
+
+def _p(v: Verdict | None) -> float:
+    shown = round(v.p, 3) if v and v.p >= 0.001 else 0
+    return int(shown) if shown in (0, 1) else shown

@@ -10,7 +10,7 @@ from miles_repro.selection import Cell, Study, setting
 from miles_repro.stats import mean_ci
 
 POINTS = 32
-"""Epochs shown of a longer training."""
+"""Most epochs shown of a longer training."""
 
 Line = Mapping[str, Any]
 Reader = Callable[[Line], float | None]
@@ -20,7 +20,7 @@ def curves(
     study: Study, cell: Cell, rows: Mapping[str, Sequence[Line]], points: int = POINTS
 ) -> dict[str, Any] | None:
     """Validation metric per head (mean and half interval, percent), utilization and discrepancy,
-    and each encoder's rate as a share of the configured one. None without epochs.
+    and each encoder's rate as a share of the configured one, where any moves. None without epochs.
 
     Over the epochs that every run has, so no mean is over other seeds than its neighbour.
     """
@@ -40,13 +40,14 @@ def curves(
     def means(readers: Mapping[str, Reader]) -> dict[str, list[float | None]]:
         return {name: found[0] for name, reader in readers.items() if (found := read(reader, 3))}
 
+    rates = means({m: _rate(m, rate) for m in study.modalities})
     heads = {h: read(_head(h), 1) for h in ("fused", *study.modalities)}
     return {
         "n": len(runs),
         "epochs": [runs[0][i]["epoch"] for i in steps],
         "heads": {h: found for h, found in heads.items() if found},
         "used": means({m: _used(m) for m in (*study.modalities, "delta")}),
-        "rates": means({m: _rate(m, rate) for m in study.modalities}),
+        "rates": rates if len({value for found in rates.values() for value in found}) > 1 else {},
     }
 
 

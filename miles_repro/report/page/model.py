@@ -21,8 +21,8 @@ from miles_repro.selection import Cell, Study, is_unimodal, setting
 
 SHIPPED = {*DATASETS, "smnist_mini", "mfeat"}
 """Data sets that come with the suite; others are the user's own."""
-MANY = 150
-"""Cells from which on curves have half the points."""
+ROOM = 4000
+"""Epochs shown of all cells together: many cells get coarser curves."""
 
 
 def model(
@@ -35,7 +35,7 @@ def model(
     """The page's data; own data sets first. Arguments as `page.page`."""
     ordered = sorted(studies, key=lambda study: study.dataset in SHIPPED)
     cells = sum(len(study.cells) for study in studies)
-    points = POINTS if cells <= MANY else POINTS // 2
+    points = max(10, min(POINTS, ROOM // max(1, cells)))
     return {
         "note": origin.note(),
         "runsUrl": runs_url,
