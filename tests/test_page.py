@@ -7,6 +7,7 @@ import hashlib
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,13 @@ def test_the_script_is_small_and_none_of_it_is_left_out() -> None:
     assert not re.findall(
         r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b", everything
     )
+
+
+def test_everything_the_page_is_made_of_travels_in_the_wheel() -> None:
+    project = tomllib.loads((FOLDER.parents[2] / "pyproject.toml").read_text())
+    globs = project["tool"]["setuptools"]["package-data"]["miles_repro.report.page"]
+    packed = {file for glob in globs for file in FOLDER.glob(glob)}
+    assert packed == {file for file in FOLDER.iterdir() if file.is_file()} - {*FOLDER.glob("*.py")}
 
 
 def test_sizes_at_mini_and_at_6000_runs() -> None:

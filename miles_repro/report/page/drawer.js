@@ -3,7 +3,7 @@ const hues = (study) => Object.fromEntries(["fused", ...study.modalities, "delta
 
 const epochPlots = (study, found, name) => {
   const hue = hues(study);
-  const series = (part, take) => Object.entries(part).map(([k, v]) => ({ name: k === "delta" ? "δ" : part === found.used ? `u ${k}` : k, x: found.epochs, kind: hue[k], ...take(v) }));
+  const series = (part, take) => Object.entries(part).map(([k, v]) => ({ name: k === "delta" ? "δ" : part === found.used ? `u ${k}` : k, x: found.epochs, kind: hue[k], marks: found.epochs.length < 2, ...take(v) }));
   const plot = (title, part, take, ylabel, top = null) => {
     const all = series(part, take);
     return all.length ? figure(title, `${name}__${title.replaceAll(" ", "-")}`, lines(all, { xlabel: "epoch", ylabel, top }), legend(all)) : null;

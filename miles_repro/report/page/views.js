@@ -53,9 +53,9 @@ const claims = () => {
     h("p", { class: "dim" }, `Claimed by: ${claim.by}. ${claim.test}`),
     claim.findings.length ? table(["where", "verdict", "numbers"], claim.findings.map(([where, word, numbers]) => [where, verdict(word), numbers]), "first prose") : null);
   const ran = DATA.claims.filter(run), rest = DATA.claims.filter((c) => !run(c));
-  return h("section", { "aria-label": "Claims" },
+  return h("section", { "aria-label": "Claims", class: "claims" },
     ran.length ? [h("h2", {}, "The paper's claims, by these numbers"), ran.map(one)] : null,
-    rest.length ? details(`${rest.length} claims that nobody ran`, rest.map(one)) : null);
+    rest.length ? details(`Claims not yet run (${rest.length})`, rest.map(one)) : null);
 };
 
 const answers = () => [
@@ -112,7 +112,7 @@ const robustness = () => {
     const series = part.rows.filter(([f]) => f === board.fusion).map(([, name, points]) => {
       const at = columns.map((i) => points[i]);
       const i = lit.indexOf(name);
-      return { name: label(study, name), x: xs, y: at.map((p) => p && p[0]), half: i >= 0 ? at.map((p) => p && p[1]) : null, kind: i >= 0 ? `c${i}` : "faint", marks: i >= 0, loose: part.section === "utilization" };
+      return { name: label(study, name), x: xs, y: at.map((p) => p && p[0]), half: i >= 0 ? at.map((p) => p && p[1]) : null, kind: i >= 0 ? `c${i}` : "faint", marks: i >= 0, loose: part.section === "utilization", shift: i >= 0 ? 2.5 * (i - (lit.length - 1) / 2) : 0 };
     }).filter((one) => one.y.some((v) => v !== null)).sort((a, b) => (a.kind !== "faint") - (b.kind !== "faint"));
     return series.length ? figure(title, `${study.key}__${board.fusion}__${title.replaceAll(" ", "-")}`, lines(series, { xlabel, ylabel: part.section === "utilization" ? "u, δ" : `fused ${study.metric}, %`, labels, top: part.section === "utilization" ? null : 100 }), legend(series)) : null;
   };
