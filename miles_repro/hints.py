@@ -49,8 +49,8 @@ def _quote(name: str) -> str:
 
 def _near(name: str, known: list[str]) -> str:
     group, _, last = name.rpartition(".")
-    if last == "name" and (CONF / group).is_dir():
-        choices = " or ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+    if last == "name" and (places.CONF / group).is_dir():
+        choices = " or ".join(sorted(path.stem for path in (places.CONF / group).glob("*.yaml")))
         return f": choose with {group}= ({choices})"
     same = [key for key in known if key.rpartition(".")[2] == last and key != name]
     found = same or difflib.get_close_matches(name, known, n=2, cutoff=0.6)

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miles_repro import composing, records
+import miles_repro.records as records
+from miles_repro import composing
 from miles_repro.config import PATHS, Config
 from miles_repro.data.manifest import read_manifest
 from miles_repro.errors import UserError

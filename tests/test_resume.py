@@ -28,7 +28,8 @@ from support import (
 )
 from torch import Tensor, nn
 
-from miles_repro import loop, records, training
+import miles_repro.records as records
+from miles_repro import loop, training
 from miles_repro import run as running
 from miles_repro.config import Config
 from miles_repro.records import CONFIG, LAST, ROWS, SUMMARY, RunRecord, read_summary

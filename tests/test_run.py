@@ -27,7 +27,7 @@ from support import (
 from miles_repro import records
 from miles_repro import run as running
 from miles_repro.errors import UserError
-from miles_repro.records import CONFIG, LOCK, ROWS, SUMMARY, read_summary
+from miles_repro.records import CONFIG, LOCK, SUMMARY, read_summary
 from miles_repro.run import run
 
 

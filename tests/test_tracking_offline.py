@@ -221,6 +221,12 @@ def test_a_key_is_found_in_the_environment_and_in_netrc(
     monkeypatch.setenv("WANDB_API_KEY", "geheim")
     assert connection.has_key("https://other.example.org")
     assert connection.hide_key("key geheim refused") == "key [key] refused"
+    for sent in (b"api:geheim", b"geheim", b"user:geheim"):  # as HTTP's basic authentication
+        text = base64.b64encode(sent).decode()
+        for form in (text, text.rstrip("=")):
+            assert connection.hide_key(f"Basic {form} refused") == "Basic [key] refused"
+    monkeypatch.setenv("WANDB_API_KEY", "g/heim")
+    assert connection.hide_key("http://user:g%2Fheim@host") == "http://user:[key]@host"
 
 
 def test_a_trackers_own_trouble_is_one_line(
@@ -293,9 +299,3 @@ def test_a_tracker_that_is_not_on_the_menu_is_refused_in_one_line(override: str)
     assert line.startswith("error: no ")
     assert "none" in line
     assert "tensorboard" in line
-    for sent in (b"api:geheim", b"geheim", b"user:geheim"):  # as HTTP's basic authentication
-        text = base64.b64encode(sent).decode()
-        for form in (text, text.rstrip("=")):
-            assert connection.hide_key(f"Basic {form} refused") == "Basic [key] refused"
-    monkeypatch.setenv("WANDB_API_KEY", "g/heim")
-    assert connection.hide_key("http://user:g%2Fheim@host") == "http://user:[key]@host"

@@ -89,7 +89,7 @@ def test_the_wheel_runs_the_suite_in_an_empty_folder(python: Path, tmp_path: Pat
     one_more = ("run", "--budget", "smoke", "--strategies", "vanilla", "--fusions", "concat")
     options = ("--no-ablations", "--no-estimate", "tracker=none")
     ok(commands / "miles-reproduce", *one_more, *options, cwd=tmp_path)
-    report = tmp_path / "results" / "report.html"
+    report = tmp_path / "results" / "local" / "report.html"
     assert "miles-reproduce run" in report.read_text()  # made by: a command that exists here
 
 

@@ -222,9 +222,10 @@ def write_results(
     Returns the exit status: 1 where a record had to be left out.
     """
     from miles_repro.cost import commit
-    from miles_repro.records import Ignored, load_rows, load_summaries, printable, tell
+    from miles_repro.records import Epochs, Ignored, load_summaries, printable, tell
     from miles_repro.records.disk import disk_errors
     from miles_repro.report import dynamics_runs, print_comparison, write_all, write_tables
+    from miles_repro.tracking.connection import project_url
 
     ignored: list[Ignored] = []
     if from_wandb:
@@ -246,13 +247,11 @@ def write_results(
     print_comparison(records, command=command, commit=version)
     with disk_errors(args.results):
         if figures:
-            rows = {}
-            for record in dynamics_runs(records):
-                names = [str(record[key]) for key in ("dataset", "fusion", "strategy", "run_id")]
-                folder = args.runs_dir.joinpath(*names)
-                if (folder / "metrics.jsonl").is_file():  # records from W&B have no epochs here
-                    rows[names[-1]] = load_rows(folder)
-            paths = write_all(records, args.results, command=command, commit=version, dynamics=rows)
+            rows = Epochs(args.runs_dir, dynamics_runs(records))  # W&B's records may have none here
+            url = project_url(from_wandb or to_wandb)
+            paths = write_all(
+                records, args.results, command=command, commit=version, dynamics=rows, runs_url=url
+            )
         else:
             paths = write_tables(records, args.results, command=command, commit=version)
     print(f"{len(records)} runs -> {len(paths)} files in {args.results}: see {paths[-1]}")

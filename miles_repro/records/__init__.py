@@ -24,6 +24,7 @@ from miles_repro.records.disk import (
 )
 from miles_repro.records.reading import (
     PLACE,
+    Epochs,
     Ignored,
     last_error,
     load_rows,
@@ -69,6 +70,7 @@ __all__ = [
     "SCHEMA",
     "SUMMARY",
     "WEIGHTS",
+    "Epochs",
     "Ignored",
     "Name",
     "NotASummary",

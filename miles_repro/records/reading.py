@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from miles_repro.errors import UserError
 from miles_repro.records.disk import exclusive, read_regular
@@ -148,6 +148,24 @@ def load_rows(folder: Path) -> list[Row]:
             break
         rows.append(row)
     return rows
+
+
+class Epochs(Mapping[str, list[Row]]):
+    """Run id -> its epoch rows, read when asked for: a large study's do not all fit in memory."""
+
+    def __init__(self, runs_dir: Path, records: Iterable[Mapping[str, Any]]) -> None:
+        self._folders = {
+            r["run_id"]: runs_dir.joinpath(*(str(r[name]) for name in PLACE)) for r in records
+        }
+
+    def __getitem__(self, run_id: str) -> list[Row]:
+        return load_rows(self._folders[run_id])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._folders)
+
+    def __len__(self) -> int:
+        return len(self._folders)
 
 
 def last_error(folder: Path) -> str:

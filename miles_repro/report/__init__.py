@@ -2,7 +2,7 @@
 
 Rooms: `entry` and `table` (how a number and a table look); `measures` and `contrasts` (what is
 measured, and the paired comparisons, judged once); `comparison`, `ablations`, `ranks`,
-`robustness`, `claims` and `figures` (what is shown); `page` (the HTML report); `provenance` (where
+`robustness`, `claims` and `figures` (what is shown); `page/` (the HTML report); `provenance` (where
 numbers come from).
 Pandas, scipy and matplotlib load when a function here is called, not before.
 """
@@ -67,10 +67,13 @@ def stand_ins(records: Iterable[Record]) -> frozenset[str]:
 
 
 def dynamics_runs(records: Iterable[Record]) -> list[Record]:
-    """The runs whose metrics.jsonl `write_all` wants in `dynamics`."""
+    """The runs whose metrics.jsonl `write_all` wants in `dynamics`: the page shows the epochs of
+    every cell over its decision seeds."""
     from miles_repro.report.figures import shown_runs
 
-    return shown_runs(studies(records))
+    found = studies(records)
+    decided = [run for one in found for cell in one.cells.values() for run in cell.runs]
+    return list({run["run_id"]: run for run in (*shown_runs(found), *decided)}.values())
 
 
 def write_all(
@@ -80,11 +83,14 @@ def write_all(
     command: str,
     commit: str,
     dynamics: Rows | None = None,
+    runs_url: str | None = None,
 ) -> list[Path]:
-    """Write <out_dir>/tables/*, figures/* and report.html; returns the paths.
+    """Write <out_dir>/tables/*, figures/*, results.json and report.html; returns the paths.
 
-    dynamics: run id -> lines of metrics.jsonl, for the runs of `dynamics_runs`.
+    dynamics: run id -> lines of metrics.jsonl, for the runs of `dynamics_runs`; runs_url: address
+    of the W&B project that holds these runs.
     """
+    from miles_repro.records import to_json
     from miles_repro.report.figures import pictures
     from miles_repro.report.page import page
     from miles_repro.report.provenance import Origin
@@ -95,12 +101,12 @@ def write_all(
     found = studies(records)
     sheets = all_sheets(found, origin)
     paths = _write_sheets(sheets, out_dir)
-    drawn = []
     for picture in pictures(found, dynamics or {}, origin):
-        files = picture.write(out_dir / "figures")
-        drawn.append((picture, files[0]))
-        paths += files
-    return [*paths, write_text(out_dir / "report.html", page(found, sheets, drawn, origin))]
+        paths += picture.write(out_dir / "figures")
+    text = page(found, sheets, origin, dynamics or {}, runs_url)
+    lines = {sheet.name: [line for t in sheet.tables for line in t.data] for sheet in sheets}
+    paths.append(write_text(out_dir / "results.json", to_json({"made": origin.note(), **lines})))
+    return [*paths, write_text(out_dir / "report.html", text)]
 
 
 def write_tables(

@@ -183,8 +183,8 @@ def _difference(study: Study, pivot: str, pair: tuple[str, str], v: Verdict) -> 
 
 
 def _costs(study: Study) -> list[Picture]:
-    clock = _clock(study)
-    key = {"CPU": "cpu_s", "wall": "wall_s"}[clock]
+    kind = clock(study)
+    key = {"CPU": "cpu_s", "wall": "wall_s"}[kind]
     panels: dict[str, dict[str, list[float]]] = {}
     for fusion in study.fusions:
         for strategy in strategies(study, fusion):
@@ -196,14 +196,12 @@ def _costs(study: Study) -> list[Picture]:
     if not panels:
         return []
     title = f"Cost: {place(study)}"
-    figure = comparison.dots(
-        panels, title=title, xlabel=f"{clock} time of one run (s); bar: median"
-    )
-    caption = f"{title}: {clock} time of each decision run, bar: median; rough on a busy machine."
+    figure = comparison.dots(panels, title=title, xlabel=f"{kind} time of one run (s); bar: median")
+    caption = f"{title}: {kind} time of each decision run, bar: median; rough on a busy machine."
     return [Picture(f"cost__{stem(study)}", caption, figure)]
 
 
-def _clock(study: Study) -> str:
+def clock(study: Study) -> str:
     """CPU time where all ran on CPUs: it hardly feels what else the machine did."""
     devices = {run["environment"]["device"] for run in study.records}
     return "CPU" if devices == {"cpu"} else "wall"

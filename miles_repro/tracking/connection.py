@@ -69,6 +69,15 @@ def base_url() -> str:
     return str(wandb.setup().settings.base_url).rstrip("/")
 
 
+def project_url(project: str | None) -> str | None:
+    """Where a browser shows ENTITY/PROJECT; None where the owner is not named."""
+    if not project or "/" not in project:
+        return None
+    from wandb.util import app_url
+
+    return f"{app_url(base_url())}/{quote(project)}"
+
+
 def has_key(url: str) -> bool:
     """Whether credentials for ``url`` are configured, without reading more than needed."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
