@@ -160,8 +160,7 @@ class Follower:
         print(f"sweep over in {took}: {summary}", flush=True)
         if not self.total:
             self.launch.failures.append("this sweep has no runs: is a range or list empty?")
-        lost = self.total - sum(self.counts.values())
-        if lost > 0:
+        if (lost := self.total - sum(self.counts.values())) > 0:
             self.launch.failures.append(
                 f"{lost} of {self.total} runs did not report (worker killed, out of "
                 "memory, disk full?) or never began: the same command continues"

@@ -79,7 +79,8 @@ def _run(arguments: Sequence[str]) -> int:
     name = given.pop("dataset", "")
     if not name:
         raise UserError(f"dataset=<name> is missing: one of {', '.join(dataset_names())}")
-    data = Path(given.pop("out", "") or os.environ.get("MILES_DATA", "") or "data")
+    out = given.pop("out", "")
+    data = Path(out or os.environ.get("MILES_DATA", "") or "data")
     raw = Path(given.pop("raw")) if given.get("raw") else None
     fetch = _yes("download", given.pop("download", "false"))
     if "--verify" in flags:
@@ -105,7 +106,7 @@ def _run(arguments: Sequence[str]) -> int:
     for note in manifest["report"]["notes"]:
         print(f"  {note}")
     if "table" in given:
-        _introduce(name, manifest, conf_dir, force)
+        _introduce(name, manifest, conf_dir, out, force)
     return 0
 
 
@@ -126,14 +127,16 @@ def _check_new(name: str, conf_dir: Path | None) -> None:
         raise UserError(f"dataset={name} is the name of another data set ({path}): choose one")
 
 
-def _introduce(name: str, manifest: Mapping[str, Any], conf_dir: Path | None, force: bool) -> None:
+def _introduce(
+    name: str, manifest: Mapping[str, Any], conf_dir: Path | None, out: str, force: bool
+) -> None:
     """Write the configuration of a user's own data set; say what to do next."""
     from miles_repro.data import recipe
 
     folder = CONF if conf_dir is None else conf_dir / "dataset"
     path, written = recipe.write(name, manifest, folder, force)
     print(f"{path} {'written' if written else 'kept as it was'}; next:")
-    for command in recipe.next_commands(name, manifest, conf_dir):
+    for command in recipe.next_commands(name, manifest, conf_dir, out):
         print(f"  {command}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,15 @@ def write(name: str, manifest: Mapping[str, Any], folder: Path, force: bool) -> 
     return path, True
 
 
-def next_commands(name: str, manifest: Mapping[str, Any], conf_dir: Path | None) -> list[str]:
-    """What a user types next: each modality alone, two strategies, the whole protocol."""
+def next_commands(
+    name: str, manifest: Mapping[str, Any], conf_dir: Path | None, out: str = ""
+) -> list[str]:
+    """What a user types next: each modality alone, two strategies, the whole protocol.
+
+    ``out``: the data folder, where it is not the default one.
+    """
     where = "" if conf_dir is None else f" 'hydra.searchpath=[file://{conf_dir.resolve()}]'"
+    where += f" {shlex.quote(f'runtime.data_dir={out}')}" if out else ""
     modalities = ",".join(manifest["modalities"])
     train = f"{places.command('train')} -m dataset={name}{where}"
     return [
