@@ -45,7 +45,9 @@ def test_stages_have_the_papers_size(request_tiny: Make) -> None:
         "unimodal winners over seeds": 2 * 5,
         "winners over seeds": 9 * 2 * 5,
         "ablation of tau": 5 * 2 * 5,
+        "ablation of tau at the paper's mu": 5 * 2 * 5,
         "ablation of mu": 7 * 2 * 5,
+        "ablation of mu at the paper's tau": 7 * 2 * 5,
         "training metrics, search": 2 * 80,
         "training metrics, winners": 2 * 5,
     }
