@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from protocols import Make, in_process, jobs_of
 from protocols import expand as sweep
 
-from miles_repro import config as configuration
-from miles_repro import trials
+from miles_repro import composing, trials
 from miles_repro.errors import UserError
 from miles_repro.paper import PAPER_ROWS
 from miles_repro.protocol import launch, stages
@@ -84,7 +83,15 @@ def test_ablations_only_where_asked_for(request_tiny: Make) -> None:
     plain = len(jobs_of(request_tiny("vanilla", ablations=("tiny",))))
     assert len(jobs_of(request_tiny("miles"))) == plain
     assert len(jobs_of(request_tiny("miles", ablations=("luma",)))) == plain
-    assert len(jobs_of(request_tiny("miles", ablations=("tiny",)))) == plain + 4
+    twice = jobs_of(request_tiny("miles", ablations=("tiny",)))
+    assert len(twice) == plain + 6
+    assert len(jobs_of(request_tiny("miles", ablations=("tiny",), twice=False))) == plain + 4
+    for key, other in (("tau", "strategy.mu=0.5"), ("mu", "strategy.tau=0.2")):
+        jobs = twice[f"ablation of {key} at the paper's {other[9:].split('=')[0]}"]
+        assert all(other in job.overrides and job.fixed[0] == f"strategy.{key}" for job in jobs)
+        (sweep,) = boxes(jobs)
+        assert other in sweep
+        assert len(boxes([*jobs, *twice[f"ablation of {key}"]])) == 2
 
 
 def test_strategies_can_be_asked_for_by_group(tmp_path: Path) -> None:
@@ -103,7 +110,9 @@ def test_strategies_can_be_asked_for_by_group(tmp_path: Path) -> None:
     assert {"mine", "plain", "modality_dropout"} | set(core) <= set(everything)
     assert expand(["learning_rates"], path) == expand(["learning rates"], path)
     assert {"mine", "miles", "mslr_k"} <= set(expand(["learning rates"], path))
-    assert expand(["gradients", "ogm", "miles"]) == ("ogm", "ogm_ge", "miles")  # each once
+    mixed = expand(["gradients", "ogm", "miles"])
+    assert (mixed[0], mixed[-1], mixed.count("ogm")) == ("ogm", "miles", 1)
+    assert set(mixed) == {*expand(["gradients"]), "miles"}
     with pytest.raises(UserError, match="'magic': neither a group"):
         expand(["magic"])
 
@@ -210,7 +219,7 @@ def test_one_look_composes_a_cell_once_and_fills_in_a_run_once(
     read: list[object] = []
     for module, name, calls in (
         (stages, "compose", composed),
-        (configuration, "complete", filled),
+        (composing, "complete", filled),
         (trials, "load_summaries", read),
     ):
         real = getattr(module, name)
