@@ -45,7 +45,9 @@ def test_stages_have_the_papers_size(request_tiny: Make) -> None:
         "unimodal winners over seeds": 2 * 5,
         "winners over seeds": 9 * 2 * 5,
         "ablation of tau": 5 * 2 * 5,
+        "ablation of tau at the paper's mu": 5 * 2 * 5,
         "ablation of mu": 7 * 2 * 5,
+        "ablation of mu at the paper's tau": 7 * 2 * 5,
         "training metrics, search": 2 * 80,
         "training metrics, winners": 2 * 5,
     }
@@ -82,7 +84,15 @@ def test_ablations_only_where_asked_for(request_tiny: Make) -> None:
     plain = len(jobs_of(request_tiny("vanilla", ablations=("tiny",))))
     assert len(jobs_of(request_tiny("miles"))) == plain
     assert len(jobs_of(request_tiny("miles", ablations=("luma",)))) == plain
-    assert len(jobs_of(request_tiny("miles", ablations=("tiny",)))) == plain + 4
+    twice = jobs_of(request_tiny("miles", ablations=("tiny",)))
+    assert len(twice) == plain + 6
+    assert len(jobs_of(request_tiny("miles", ablations=("tiny",), twice=False))) == plain + 4
+    for key, other in (("tau", "strategy.mu=0.5"), ("mu", "strategy.tau=0.2")):
+        jobs = twice[f"ablation of {key} at the paper's {other[9:].split('=')[0]}"]
+        assert all(other in job.overrides and job.fixed[0] == f"strategy.{key}" for job in jobs)
+        (sweep,) = boxes(jobs)
+        assert other in sweep
+        assert len(boxes([*jobs, *twice[f"ablation of {key}"]])) == 2
 
 
 def test_strategies_can_be_asked_for_by_group(tmp_path: Path) -> None:
@@ -101,9 +111,9 @@ def test_strategies_can_be_asked_for_by_group(tmp_path: Path) -> None:
     assert {"mine", "plain", "modality_dropout"} | set(core) <= set(everything)
     assert expand(["learning_rates"], path) == expand(["learning rates"], path)
     assert {"mine", "miles", "mslr_k"} <= set(expand(["learning rates"], path))
-    gradients = expand(["gradients"])
-    assert gradients[:2] == ("ogm", "ogm_ge")  # the paper's rows first
-    assert expand(["gradients", "ogm", "miles"]) == (*gradients, "miles")  # each once
+    mixed = expand(["gradients", "ogm", "miles"])
+    assert (mixed[0], mixed[-1], mixed.count("ogm")) == ("ogm", "miles", 1)
+    assert set(mixed) == {*expand(["gradients"]), "miles"}
     with pytest.raises(UserError, match="'magic': neither a group"):
         expand(["magic"])
 

@@ -16,6 +16,8 @@ from support import REPO, compose
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
 INVENTED = "my_rule"
 """The strategy that the contributing guide adds."""
+UNNAMED = ["hyper.py", "machine.py"]
+"""Small helpers that the guide's tree leaves out."""
 
 
 def blocks(language: str) -> list[tuple[Path, str]]:
@@ -68,7 +70,22 @@ def test_scripts_exist() -> None:
     }
     assert "scripts/reproduce.py" in called
     for script in called:
-        assert (REPO / script).is_file(), script
+        assert (REPO / script).exists(), script
+
+
+def test_the_tree_of_the_contributing_guide_is_there() -> None:
+    """Every file and folder that it names exists, and every part of the package is named."""
+    guide = (REPO / "CONTRIBUTING.md").read_text()
+    tree = guide[guide.index("```\nconf/ ") : guide.index("Rules that keep it so")]
+    package = tree[tree.index("miles_repro/ ") : tree.index("\nscripts/ ")]
+    named = set(re.findall(r"(?<![\w./])([a-z_]+(?:\.py|/))(?=[\s;,)]|$)", package))
+    places = [REPO / "miles_repro", REPO / "miles_repro" / "data", REPO]
+    for name in named:
+        assert any((place / name).exists() for place in places), name
+    parts = {p.name + "/" * p.is_dir() for p in (REPO / "miles_repro").iterdir()}
+    private = {"__init__.py", "__pycache__/", "py.typed"}
+    unnamed = sorted(parts - private - named)
+    assert unnamed == UNNAMED, unnamed
 
 
 def test_links_lead_somewhere() -> None:

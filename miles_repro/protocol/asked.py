@@ -30,6 +30,7 @@ def protocol_for(args: Namespace) -> Protocol:
         fusions=words(args.fusions),
         strategies=expand(strategies, overrides),
         ablations=ablations,
+        twice=not args.paper_size,
         overrides=tuple(overrides),
     )
     check_request(request)

@@ -10,8 +10,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Job:
-    """One run: choices of the configuration. ``fixed``: a value set by hand, for an ablation, or
-    the modality of a unimodal run."""
+    """One run: choices of the configuration.
+
+    fixed: a value set by hand, for an ablation, or the modality of a unimodal run;
+    held: an override that stays the same along an ablation.
+    """
 
     dataset: str
     strategy: str
@@ -19,6 +22,7 @@ class Job:
     trial: int | str
     seed: int
     fixed: tuple[str, str] = ("", "")
+    held: str = ""
 
     @property
     def row(self) -> str:
@@ -33,10 +37,11 @@ class Job:
     @property
     def overrides(self) -> list[str]:
         chosen = [f"dataset={self.dataset}", f"strategy={self.strategy}", f"fusion={self.fusion}"]
-        return [*chosen, f"{self.fixed[0]}={self.fixed[1]}"] if self.fixed[0] else chosen
+        fixed = [f"{self.fixed[0]}={self.fixed[1]}"] if self.fixed[0] else []
+        return [*chosen, *fixed, *([self.held] if self.held else [])]
 
     def __str__(self) -> str:
-        fixed = f" {self.fixed[0]}={self.fixed[1]}" if self.fixed[0] else ""
+        fixed = "".join(f" {one}" for one in self.overrides[3:])
         return (
             f"{self.dataset} {self.fusion} {self.strategy}{fixed} "
             f"trial={self.trial} seed={self.seed}"
@@ -51,7 +56,7 @@ class Stage:
 
 def boxes(jobs: Iterable[Job]) -> list[list[str]]:
     """Cover the jobs, and nothing else, with few full grids: the overrides of one sweep each."""
-    axes = ("trial", "seed", "fixed", "fusion", "strategy", "dataset")
+    axes = ("trial", "seed", "held", "fixed", "fusion", "strategy", "dataset")
     order = {job: i for i, job in enumerate(jobs)}
     grids = {tuple(frozenset([getattr(job, axis)]) for axis in axes): i for job, i in order.items()}
     for axis in range(len(axes)):
@@ -59,7 +64,11 @@ def boxes(jobs: Iterable[Job]) -> list[list[str]]:
         first: dict[tuple[Any, ...], int] = {}
         for grid, i in grids.items():
             # Values of different keys are no axis of one grid.
-            kind = {key for key, _ in grid[axis]} if axes[axis] == "fixed" else ()
+            kind: Iterable[Any] = ()
+            if axes[axis] == "fixed":
+                kind = {key for key, _ in grid[axis]}
+            elif axes[axis] == "held":
+                kind = grid[axis]
             key = (grid[:axis], grid[axis + 1 :], frozenset(kind))
             merged[key] |= grid[axis]
             first[key] = min(i, first.get(key, i))
@@ -71,7 +80,9 @@ def _as_overrides(axes: tuple[str, ...], grid: tuple[frozenset[Any], ...]) -> li
     """Outermost axis first: all cells get their first trials before any gets its last."""
     found = []
     for axis, values in zip(axes, grid, strict=True):
-        if axis != "fixed":
+        if axis == "held":
+            found += [value for value in values if value]
+        elif axis != "fixed":
             found.append(f"{axis}={','.join(str(v) for v in sorted(values))}")
         elif any(key for key, _ in values):
             key = next(iter(values))[0]

@@ -3,8 +3,9 @@
 For every data set: 1. unimodal models of every modality, random search; 2. every other row x
 fusion, random search; 3. and 4. the winner of each cell (by validation) over the decision seeds,
 which is beyond the paper, unimodal models first: rows that learn from them find them; 5. the
-paper's ablations on MILES around its winner: tau (Table IV), mu (Table V), metrics from the
-training split (Table VI, re-tuned). Imports no torch.
+paper's ablations on MILES around its winner: tau (Table IV) and mu (Table V), each with the other
+at the winner's value and at the paper's, metrics from the training split (Table VI, re-tuned).
+Imports no torch.
 
 Seeds: every trial runs with seed 0, every decision run with 1, 2, 3, ..: the seed that chose a
 winner says nothing about it, and a seed means the same run order and split for every row.
@@ -22,7 +23,7 @@ from miles_repro import composing, places
 from miles_repro.composing import compose
 from miles_repro.config import Config
 from miles_repro.errors import UserError
-from miles_repro.paper import MUS, TAUS
+from miles_repro.paper import DEFAULTS, MUS, TAUS
 from miles_repro.protocol.jobs import Job, Stage
 from miles_repro.protocol.menu import UNIMODAL, expand
 from miles_repro.records import CONFIG, ERROR, LAST, Summary, read_summary, status_of
@@ -37,14 +38,18 @@ FROM_RECORDS = ("rates", "modality")
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for. ``ablations``: data sets that get them; ``overrides``: further Hydra
-    overrides of every run."""
+    """What was asked for.
+
+    ablations: data sets that get them; twice: those of tau and mu with the other of the two at the
+    paper's value as well; overrides: further Hydra overrides of every run.
+    """
 
     budget: str = "mini"
     datasets: tuple[str, ...] = ("smnist_mini",)
     fusions: tuple[str, ...] = ("concat", "sum")
     strategies: tuple[str, ...] = ()
     ablations: tuple[str, ...] = ()
+    twice: bool = True
     overrides: tuple[str, ...] = ()
 
     @property
@@ -107,9 +112,13 @@ class Protocol:
             yield _stage(name, dataset, rows, trials, chosen)
         if dataset in asked.ablations and "miles" in asked.strategies:
             miles = [("miles", f) for f in asked.fusions]
-            for key, values in (("tau", TAUS), ("mu", MUS)):
+            for key, values, other in (("tau", TAUS, "mu"), ("mu", MUS, "tau")):
                 fixed = [(f"strategy.{key}", value) for value in values]
                 yield _stage(f"ablation of {key}", dataset, miles, ["best"], seeds, fixed)
+                held = f"strategy.{other}={DEFAULTS[other]}"
+                name = f"ablation of {key} at the paper's {other}"
+                if asked.twice:
+                    yield _stage(name, dataset, miles, ["best"], seeds, fixed, held)
             fixed = [("strategy.source", "train")]
             search = [SEARCH_SEED]
             yield _stage("training metrics, search", dataset, miles, searched, search, fixed)
@@ -217,10 +226,11 @@ def _stage(
     trials: Iterable[int | str],
     seeds: Iterable[int],
     fixed: Iterable[tuple[str, str]] = (("", ""),),
+    held: str = "",
 ) -> Stage:
     cells, seeds, fixed = list(cells), list(seeds), list(fixed)
     jobs = [
-        Job(dataset, strategy, fusion, trial, seed, value)
+        Job(dataset, strategy, fusion, trial, seed, value, held)
         for trial in trials
         for seed in seeds
         for value in fixed
