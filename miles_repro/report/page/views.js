@@ -66,6 +66,10 @@ const answers = () => [
       h("p", { class: "facts" }, study.facts.map((f) => h("span", {}, f))),
       study.boards.length ? h("div", { class: "answers" }, study.boards.map((b) => answerBoard(study, b))) : h("p", {}, "Only models of one modality have run here."),
       study.notes.length ? notes(study.notes) : null))) : h("p", { class: "head" }, "No run has finished yet."),
+  DATA.studies.some((study) => study.boards.length) ? notes([
+    "One best: it beats every other strategy, each pair at 5 %. Counts of better, equal and undecided: Holm over the others; the leader was chosen after looking, so they are exploratory.",
+    "Bars: 95 % anytime-valid intervals of paired differences from the reference named beforehand, uncorrected; coloured where decided (Holm); grey band: counts as equal.",
+  ]) : null,
   claims(),
 ];
 
