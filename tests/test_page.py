@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -15,10 +16,12 @@ from page_kit import Made, html, make, mixed
 from record_factory import ablation, epoch_rows, population, record
 
 from miles_repro import report
+from miles_repro.records import Epochs
 from miles_repro.report.page import FOLDER, SCRIPTS
 from miles_repro.report.page.cards import cards
 from miles_repro.report.provenance import Origin
 from miles_repro.selection import studies
+from miles_repro.tracking import connection
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)> & \u2028 `c`"
 
@@ -236,3 +239,23 @@ def test_a_page_of_nothing_says_so(tmp_path: Path) -> None:
     made = make(tmp_path, [])
     assert made.data["studies"] == []
     assert "not yet run" in made.text
+
+
+def test_epochs_are_read_where_they_lie(tmp_path: Path) -> None:
+    records = [record("miles", seed=seed) for seed in (1, 2)]
+    folder = tmp_path / "smnist_mini" / "concat" / "miles" / records[0]["run_id"]
+    folder.mkdir(parents=True)
+    lines = epoch_rows(records[0], epochs=3)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = Epochs(tmp_path, records)
+    assert [line["epoch"] for line in rows[records[0]["run_id"]]] == [1, 2, 3]
+    assert rows[records[1]["run_id"]] == []  # as of records that came from W&B
+    assert rows.get("another") is None
+    assert len(rows) == len(list(rows)) == 2
+
+
+def test_the_address_of_a_wandb_project_needs_its_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://localhost:8080")
+    assert str(connection.project_url("me/my set")).endswith("/me/my%20set")
+    assert connection.project_url("mine") is None
+    assert connection.project_url(None) is None

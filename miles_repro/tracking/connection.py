@@ -73,9 +73,9 @@ def project_url(project: str | None) -> str | None:
     """Where a browser shows ENTITY/PROJECT; None where the owner is not named."""
     if not project or "/" not in project:
         return None
-    from wandb.util import app_url
+    import wandb
 
-    return f"{app_url(base_url())}/{quote(project)}"
+    return f"{wandb.setup().settings.app_url}/{quote(project)}"
 
 
 def has_key(url: str) -> bool:

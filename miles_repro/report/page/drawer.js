@@ -42,7 +42,7 @@ const drawer = (study, board, strategy) => {
     h("div", { class: "top" },
       h("h2", { id: "drawer-title" }, named(study, strategy), " ", h("small", { class: "dim" }, `${study.place}, ${board.label}`)),
       h("button", { type: "button", id: "close", "aria-label": "Close", onclick: () => go({ row: null }) }, "✕")),
-    h("p", {}, `${study.measures.fused}: ${level(r.v.fused || null)} %, n ${runsOf(r)}, trial ${r.trial} of ${r.trials}, ${duration(r.cost)} ${study.clock} time a run`),
+    h("p", {}, `${study.measures.fused}: ${level(r.v.fused || null)} %, n ${runsOf(r)}, trial ${r.trial} (of ${r.trials} that ran), ${duration(r.cost)} ${study.clock} time a run`),
     judged.length ? [h("h3", {}, `Minus ${label(study, reference)}, points`), table(["measure", "difference [interval]", "verdict", "p", "n"], judged.map(([m, d]) => [study.measures[m], difference(d), judgement(d), shownP(d.p), String(d.n)]))] : null,
     found ? epochPlots(study, found, name) : h("p", { class: "dim" }, "No epochs at hand for these runs."),
     h("h3", {}, "Seeds"),

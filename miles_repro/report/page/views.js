@@ -31,7 +31,8 @@ const glance = () => {
     return { study, board, best, other, d: other && board.reference ? contrast(board, "fused", other, board.reference) : null };
   });
   const limit = reach(all.map((one) => one.d), 1);
-  const heads = ["data set", "highest mean", "one best?", "against the reference, points", "paper's best"];
+  const references = new Set(all.map(({ study, board }) => label(study, board.reference)));
+  const heads = ["data set", "highest mean, %", "one best?", `minus ${references.size === 1 ? [...references][0] : "the reference"}, points`, "paper's best, %"];
   return h("section", { "aria-label": "At a glance", class: "glance" },
     h("table", { class: "board first", role: "table" },
       h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, heads.map((text) => h("th", { role: "columnheader", scope: "col", class: "left" }, text)))),
@@ -40,7 +41,7 @@ const glance = () => {
           h("a", { href: address({ view: "board", data: study.key, fusion: board.fusion }) }, study.place, ", ", board.label),
           [named(study, best), ` ${level(board.rows[0].v.fused)}`],
           leadBadge(board),
-          d ? h("div", { class: "difference" }, cellBar(d, limit, study.margins.fused, 150), h("small", {}, `${label(study, other)} − ${label(study, board.reference)} ${difference(d)}`)) : NONE,
+          d ? h("div", { class: "difference" }, cellBar(d, limit, study.margins.fused, 150), h("small", {}, `${other === best ? "" : `${label(study, other)}: `}${difference(d)}`)) : NONE,
           board.best ? `${board.best[0]} ${board.best[1].toFixed(1)}` : NONE];
         return h("tr", { role: "row" }, texts.map((content, i) => h("td", { role: "cell", "data-label": heads[i], class: i === 3 ? "left wide" : i === 4 ? "left said" : "left" }, content)));
       }))));
@@ -66,6 +67,10 @@ const answers = () => [
       h("p", { class: "facts" }, study.facts.map((f) => h("span", {}, f))),
       study.boards.length ? h("div", { class: "answers" }, study.boards.map((b) => answerBoard(study, b))) : h("p", {}, "Only models of one modality have run here."),
       study.notes.length ? notes(study.notes) : null))) : h("p", { class: "head" }, "No run has finished yet."),
+  DATA.studies.some((study) => study.boards.length) ? notes([
+    "One best: it beats every other strategy, each pair at 5 %. Counts of better, equal and undecided: Holm over the others; the leader was chosen after looking, so they are exploratory.",
+    "Bars: 95 % anytime-valid intervals of paired differences from the reference named beforehand, uncorrected; coloured where decided (Holm); grey band: counts as equal.",
+  ]) : null,
   claims(),
 ];
 
