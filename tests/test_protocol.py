@@ -224,9 +224,11 @@ def test_one_look_composes_a_cell_once_and_fills_in_a_run_once(
     ):
         real = getattr(module, name)
 
-        def counting(*args: Any, real: Any = real, calls: list[object] = calls) -> Any:
+        def counting(
+            *args: Any, real: Any = real, calls: list[object] = calls, **options: Any
+        ) -> Any:
             calls.append(args)
-            return real(*args)
+            return real(*args, **options)
 
         monkeypatch.setattr(module, name, counting)
     protocol = request_tiny("vanilla", overrides=("budget.seeds=4",))
