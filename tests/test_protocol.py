@@ -24,7 +24,6 @@ from miles_repro.protocol.plan import make_plan
 from miles_repro.protocol.stages import Request, check_request
 from miles_repro.records import load_summaries
 from miles_repro.run import run
-from miles_repro.selection import studies
 
 
 def choices(job: Job) -> frozenset[str]:
@@ -225,9 +224,11 @@ def test_one_look_composes_a_cell_once_and_fills_in_a_run_once(
     ):
         real = getattr(module, name)
 
-        def counting(*args: Any, real: Any = real, calls: list[object] = calls, **k: Any) -> Any:
+        def counting(
+            *args: Any, real: Any = real, calls: list[object] = calls, **options: Any
+        ) -> Any:
             calls.append(args)
-            return real(*args, **k)
+            return real(*args, **options)
 
         monkeypatch.setattr(module, name, counting)
     protocol = request_tiny("vanilla", overrides=("budget.seeds=4",))
@@ -243,16 +244,3 @@ def test_one_look_composes_a_cell_once_and_fills_in_a_run_once(
     rounds = 1 + launch.IDLE_ROUNDS
     assert len(filled) == rounds * len(jobs)
     assert len(read) == rounds * 2
-
-
-def test_rows_that_learn_from_teachers_are_judged_on_every_seed(
-    request_tiny: Make, tmp_path: Path
-) -> None:
-    """Their teachers are other runs for every seed, which makes no other configuration of them."""
-    protocol = request_tiny("unimodal", "ume", fusions=("concat",))
-    start = in_process(protocol)
-    for stage in protocol.stages("tiny"):
-        assert not Rounds(protocol, stage, start).finish(), stage.name
-    cell = studies(load_summaries(tmp_path))[0].cells["concat", "ume"]
-    assert [run["seed"] for run in cell.runs] == [1, 2]
-    assert cell.trials == 2

@@ -96,6 +96,7 @@ def test_plan_says_what_deciding_will_take(
             folder = protocol.config(Job("tiny", row, "sum", "best", seed)).run_dir
             one = record_of(folder, budget="smoke", seed=seed)
             one["test"]["fused"]["metric"] = value
+            one["run_id"] = folder.name
             RunRecord(folder).finish(one)
     plan = make_plan(protocol, measure=False, rule=rule)
     assert "(from records of 1 rows)" in "\n".join(plan.notes)
