@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,8 @@ def entry(name: str, value: object, level: int) -> Iterator[str]:
     if inspect.isclass(value):
         shown = f"class {name}"
     elif callable(value):
-        shown = f"{name}{inspect.signature(value)}"
+        text = str(inspect.signature(value)).replace("'", "")
+        shown = name + re.sub(r" = <[^>]*>", " = ..", text)
     yield f"{'#' * level} `{' '.join(shown.split())}`\n\n```text\n{doc}\n```\n"
     if inspect.isclass(value):
         for key, member in vars(value).items():

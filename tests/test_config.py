@@ -187,7 +187,6 @@ def test_unknown_kind_of_search_space(tiny_data: Path, tmp_path: Path) -> None:
         (("optimizer.weight_decay=inf",), ("optimizer.weight_decay=inf", "finite")),
         (("optimizer.betas=[0.9,nan]",), ("optimizer.betas=nan", "finite")),
         (("strategy.tau=-inf",), ("strategy.tau=-inf", "finite")),
-        (("tracker.name=mlflow",), ("tracker.name='mlflow'", "'none' or 'wandb'")),
         (("optimizer.weight_decay=-1",), ("adam: Invalid weight_decay value: -1",)),
         (("seed=-1",), ("seed=-1", "whole number from 0")),
         (("epochs=0",), ("epochs=0",)),

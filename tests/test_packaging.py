@@ -180,7 +180,7 @@ def imported(path: Path) -> set[str]:
 
 def third_party(files: list[Path]) -> dict[str, list[str]]:
     """Distribution -> files that import it."""
-    own = {path.stem for path in files} | {"tests", "scripts", "conftest"}
+    own = {path.stem for path in files} | {"tests", "scripts", "conftest", "bench"}
     homes = metadata.packages_distributions()
     users: dict[str, list[str]] = defaultdict(list)
     for path in files:

@@ -48,7 +48,7 @@ def test_status_of_6000_runs_is_quick_and_light(tmp_path: Path) -> None:
     with RunRecord(tmp_path / "tiny" / "concat" / "strategy2" / f"{2:012x}").lease():
         seconds, out = status_in_a_new_process(tmp_path)
     assert seconds < 5, f"{seconds:.1f} s"
-    assert out.splitlines()[-1] == "5880 done, 1 running, 60 failed, 59 unfinished"
+    assert out.splitlines()[-1] == "5880 done, 0 diverged, 1 running, 60 failed, 59 unfinished"
     log = tmp_path / "tiny" / "sum" / "strategy1" / f"{1:012x}" / "error.txt"
     assert f"failed: tiny/sum/strategy1/{1:012x}: ValueError: bad luck ({log})" in out
     assert len(out.splitlines()) < 60 + 60

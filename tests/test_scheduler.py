@@ -30,8 +30,8 @@ from miles_repro import MILES
 pytestmark = pytest.mark.filterwarnings("ignore:no optimizer.step")
 
 
-def test_is_the_package_s_one_export() -> None:
-    assert miles_repro.__all__ == ["MILES", "__version__"]
+def test_is_exported() -> None:
+    assert "MILES" in miles_repro.__all__
     parameters = inspect.signature(MILES).parameters
     assert list(parameters)[:4] == ["optimizer", "groups", "tau", "mu"]
     assert (parameters["tau"].default, parameters["mu"].default) == (0.2, 0.5)
