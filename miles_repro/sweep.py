@@ -32,8 +32,7 @@ from miles_repro.records import printable
 
 SHOWN = ("dataset", "fusion", "strategy", "trial", "seed")
 """Keys that a job's label has anyway."""
-LINE_EVERY_S = 60.0
-TABLE_ROWS = 24
+LINE_EVERY_S, TABLE_ROWS = 60.0, 24
 
 
 class Launch:

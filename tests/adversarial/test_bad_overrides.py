@@ -61,7 +61,7 @@ MUST_BE_REFUSED = (
     *("dataset.num_classes=20", "dataset.strong=audio", "dataset.weak=image", "dataset.strong=x"),
     *("+pinned=[optimizer.lr]", "+stacked=true", "tracker.name=mlflow", "dataset.name=null"),
     *("strategy.label='<b>'", "strategy.family='a\u202eb'", "optimizer.betas=[0.9,inf]"),
-    *("fusion.name=/tmp/elsewhere", "strategy.name=../../x", "fusion.name=a/b", "strategy.name=''"),
+    *("fusion.name=/elsewhere/x", "strategy.name=../../x", "fusion.name=a/b", "strategy.name=''"),
     *("dataset.name=..", "strategy.name='<b>'", "fusion.name=" + "x" * 300, "budget.name=../x"),
     *("epochs=0", "epochs=1.5", "batch_size=0", "seed=-1", "seed=abc", "budget.data_fraction=2"),
     *("optimizer.momentum=1", "optimizer.betas=[1]", "precision.amp=fp8", "nothing=1", "seed="),
