@@ -81,8 +81,8 @@ type: setup ## Check types
 reproduce-paper: data ## Run the paper's protocol: BUDGET=smoke|mini|paper DATASETS=a,b
 	$(PY) scripts/reproduce.py run --budget $(BUDGET) --datasets $(DATASETS) $(ARGS)
 
-tables: setup ## Rebuild tables, figures and report in results/local/ from the run records
-	$(PY) scripts/reproduce.py tables $(ARGS)
+tables: setup ## Rebuild tables, figures and report in results/local/ from your runs, or from RECORDS=<packed>
+	$(PY) scripts/reproduce.py tables $(addprefix --records ,$(RECORDS)) $(ARGS)
 
 bench: data ## Measure speed against a bare loop and the usual recipe
 	$(PY) scripts/bench $(ARGS)

@@ -28,7 +28,7 @@ from miles_repro.data.manifest import sha256_of
 from miles_repro.errors import UserError, one_line
 from miles_repro.records import Name, Text
 
-NUMBERS_VERSION = 2
+NUMBERS_VERSION = 3
 """Raised by any change of code that can move a number; part of every run id."""
 
 PATHS = {"folder", "weights"}

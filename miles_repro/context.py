@@ -194,7 +194,7 @@ class Context:
         momentum nor weight decay moves them.
         """
         assert self.optimizer is not None
-        every = list(self.model.parameters())
+        every = [p for group in self.optimizer.param_groups for p in group["params"]]
         if groups is not None:
             stepping = {id(p) for p in self.parameters(groups)}
             for p in every:

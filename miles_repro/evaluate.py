@@ -30,8 +30,10 @@ NOISE_BATCH = 64
 """Noise is drawn batch by batch: a fixed size keeps it out of reach of runtime.eval_batch_size."""
 SUBSETS_UP_TO = 4
 """With more modalities than this, only one at a time is left out."""
-PROBE_DECAY, PROBE_STEPS = 1e-3, 100
-"""L2 penalty of a probe's weights (features have unit variance) and its L-BFGS iterations."""
+PROBE_DECAY, PROBE_STEPS, PROBE_TOLERANCE = 1e-3, 100, 1e-4
+"""A probe: L2 penalty of its weights (features have unit variance), most iterations of L-BFGS, and
+the largest entry of the gradient at which it ends: on mfeat, 99.7 % of its predictions are then
+those of the minimum."""
 
 
 def score(task: Task, logits: Mapping[str, Tensor], y: Tensor) -> dict[str, Score]:
@@ -76,7 +78,10 @@ def fit_probe(task: Task, z: Tensor, y: Tensor) -> nn.Module:
     if not bool(scaled.isfinite().all()):  # of a run that diverged
         return linear.requires_grad_(False)
     optimizer = torch.optim.LBFGS(
-        linear.parameters(), max_iter=PROBE_STEPS, line_search_fn="strong_wolfe"
+        linear.parameters(),
+        max_iter=PROBE_STEPS,
+        tolerance_grad=PROBE_TOLERANCE,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:

@@ -1,17 +1,20 @@
 """Records to share: one JSON file that another person's tables read beside their own records.
 
 ``docs/submission.schema.json`` is its published schema. Every record carries its configuration,
-environment, commit and code; the hash tells a file that was cut short or edited. Imports no torch.
+environment, commit and code; the hash tells a file that was cut short or edited. A name that ends
+in ``.xz`` is compressed. Imports no torch.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import lzma
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     BaseModel,
@@ -23,19 +26,34 @@ from pydantic import (
 )
 
 from miles_repro.errors import UserError, one_line
-from miles_repro.records import Summary, Text, to_json, write_atomic
+from miles_repro.records import Name, Row, Summary, Text, read_regular, to_json
+from miles_repro.records.disk import replace
+
+LARGEST = 1 << 30
+"""Bytes that a compressed submission may unpack to."""
 
 
 class Submission(BaseModel):
-    """by: who made the runs; sha256: of the records as canonical JSON."""
+    """by: who made the runs; commit: of the code that packed them; epochs: run id -> its rows, for
+    the runs whose curves a report shows; sha256: of records and epochs as canonical JSON."""
 
     model_config = ConfigDict(extra="forbid")
 
     submission: Literal[1]
     by: Text
     made: Text
+    commit: Text
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     records: Annotated[list[Summary], Field(min_length=1)]
+    epochs: dict[Name, list[Row]]
+
+
+class Packed(NamedTuple):
+    """What a submission holds; see :class:`Submission`."""
+
+    records: list[Summary]
+    epochs: dict[str, list[Row]]
+    commit: str
 
 
 def schema() -> dict[str, Any]:
@@ -43,52 +61,85 @@ def schema() -> dict[str, Any]:
     return TypeAdapter(Submission).json_schema()
 
 
-def write(path: Path, records: Sequence[Mapping[str, Any]], by: str) -> None:
+def write(
+    path: Path,
+    records: Sequence[Mapping[str, Any]],
+    by: str,
+    epochs: Mapping[str, Sequence[Row]] | None = None,
+    commit: str = "unknown",
+) -> None:
     """Pack finished runs. Raises UserError where they or ``by`` do not fit the schema."""
     content = {
         "submission": 1,
         "by": by,
         "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "sha256": _digest(records),
+        "commit": commit,
+        "sha256": "",
         "records": list(records),
+        "epochs": dict(epochs or {}),
     }
-    text = to_json(content) + "\n"
+    content["sha256"] = _digest(content)
+    text = (to_json(content) + "\n").encode()
     _check(path, text)
-    write_atomic(path, text)
+    data = lzma.compress(text, preset=9) if path.suffix == ".xz" else text
+    replace(path, lambda new: new.write_bytes(data))
 
 
-def read(path: Path) -> list[Summary]:
-    """The records of a submission, checked.
+def read(path: Path) -> Packed:
+    """A submission, checked.
 
     Raises:
         UserError: no such file, not of the schema, or not what was packed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
+        text = read_regular(path)
+        if path.suffix == ".xz":
+            text = _unpacked(text)
+    except (OSError, lzma.LZMAError) as e:
         raise UserError(f"{path} cannot be read: {one_line(e)}") from None
     _check(path, text)
     content = json.loads(text)
-    if _digest(content["records"]) != content["sha256"]:
+    if _digest(content) != content["sha256"]:
         raise UserError(f"{path}: its records are not those that were packed (sha256 differs)")
-    return list(content["records"])
+    return Packed(content["records"], content["epochs"], content["commit"])
+
+
+def together(paths: Sequence[Path]) -> Packed:
+    """Several submissions as one; of one run id the first counts."""
+    packed = [read(path) for path in paths]
+    epochs = {run_id: rows for one in reversed(packed) for run_id, rows in one.epochs.items()}
+    commits = dict.fromkeys(one.commit for one in packed)
+    return Packed(_first(*(one.records for one in packed)), epochs, ", ".join(commits))
 
 
 def beside(own: Sequence[Summary], paths: Sequence[Path]) -> list[Summary]:
     """Own records, then those of the submissions; of one run id the first counts."""
-    found = {str(record["run_id"]): record for record in own}
-    for path in paths:
-        for record in read(path):
-            found.setdefault(record["run_id"], record)
+    return _first(own, *(read(path).records for path in paths))
+
+
+def _first(*groups: Sequence[Summary]) -> list[Summary]:
+    found: dict[str, Summary] = {}
+    for record in itertools.chain(*groups):
+        found.setdefault(record["run_id"], record)
     return list(found.values())
 
 
-def _digest(records: Sequence[Mapping[str, Any]]) -> str:
-    text = json.dumps(json.loads(to_json(list(records))), sort_keys=True)
+def _unpacked(data: bytes) -> bytes:
+    """Raises LZMAError for what is damaged, or becomes too large."""
+    unpacker = lzma.LZMADecompressor()
+    text = unpacker.decompress(data, max_length=LARGEST)
+    if not unpacker.eof:
+        raise lzma.LZMAError(f"cut short, or more than {LARGEST >> 20} MB")
+    return text
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    data = to_json({name: content[name] for name in ("records", "epochs")})
+    text = json.dumps(json.loads(data), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check(path: Path, text: str) -> None:
+def _check(path: Path, text: bytes) -> None:
     try:
         Submission.model_validate_json(text)
     except ValidationError as e:

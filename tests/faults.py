@@ -9,7 +9,7 @@ import time
 from torch import nn
 
 from miles_repro.context import Context
-from miles_repro.encoders.small import MLP
+from miles_repro.encoders.mlp import MLP
 from miles_repro.strategies.miles import Miles
 from miles_repro.strategies.vanilla import Vanilla
 
@@ -42,5 +42,5 @@ class Normalised(MLP):
     """An encoder that cannot train on a batch of one sample."""
 
     def __init__(self, in_features: int, dim: int = 4) -> None:
-        super().__init__(in_features, dim)
+        super().__init__(in_features, dim, depth=1, norm="none")
         self.layers.append(nn.BatchNorm1d(dim))

@@ -30,7 +30,7 @@ MOVES: list[tuple[str, Any]] = [
     ("optimizer.schedule._target_", "miles_repro.recipe.Cosine"),
     ("optimizer.name", "sgd"),
     ("precision.amp", "bf16"),
-    ("precision.channels_last", True),
+    ("precision.channels_last", False),
     ("precision.compile", True),
     ("budget.data_fraction", 0.5),
     ("strategy.tau", 0.11),

@@ -25,7 +25,7 @@ def write_runs(root: Path, records: list[dict[str, Any]]) -> None:
 def test_packed_records_come_back_and_own_ones_win(tmp_path: Path) -> None:
     records = population(strategies=("vanilla", "miles"), seeds=(0, 1))
     submission.write(tmp_path / "theirs.json", records, "somebody")
-    assert submission.read(tmp_path / "theirs.json") == records
+    assert submission.read(tmp_path / "theirs.json").records == records
     own = [records[0] | {"command": "mine"}, record("ogm")]
     found = submission.beside(own, [tmp_path / "theirs.json"])
     assert found[:2] == own

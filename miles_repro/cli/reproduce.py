@@ -29,10 +29,13 @@ from miles_repro.errors import UserError
 from miles_repro.machine import lead, stop_on_signals
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from miles_repro.protocol.decide import Rule
     from miles_repro.protocol.jobs import Job
     from miles_repro.protocol.plan import Plan
     from miles_repro.protocol.stages import Protocol
+    from miles_repro.records import Row
 
 RUNS, RESULTS = Path("results/runs"), Path("results/local")
 LAUNCHERS = ("local", "basic", "slurm", "ray")
@@ -108,10 +111,14 @@ def parser() -> argparse.ArgumentParser:
         "--with", dest="beside", type=Path, action="append", default=[], metavar="FILE",
         help="records of others beside yours, as their submit packed them",
     )  # fmt: skip
+    tables.add_argument(
+        "--records", type=Path, action="append", default=[], metavar="FILE",
+        help="packed records instead of the runs' folder",
+    )  # fmt: skip
     tables.add_argument("--from-wandb", metavar="[ENTITY/]PROJECT", help="records from W&B instead")
     tables.add_argument("--to-wandb", metavar="[ENTITY/]PROJECT", help="log tables and figures")
     submit = commands.add_parser("submit", parents=[runs], help="pack records to share")
-    submit.add_argument("file", type=Path, help="the JSON file to write")
+    submit.add_argument("file", type=Path, help="the JSON file to write (.json or .json.xz)")
     submit.add_argument("--by", default="", help="who made the runs")
     for axis in ("budget", "dataset", "fusion", "strategy"):
         submit.add_argument(f"--{axis}", help="only these, comma-separated")
@@ -191,12 +198,16 @@ def status(args: argparse.Namespace) -> int:
 
 def tables(args: argparse.Namespace) -> int:
     figures = not args.tables_only
-    return write_results(args, args.from_wandb, args.to_wandb, args.beside, figures=figures)
+    return write_results(
+        args, args.from_wandb, args.to_wandb, args.beside, args.records, figures=figures
+    )
 
 
 def submit(args: argparse.Namespace) -> int:
     from miles_repro import submission
-    from miles_repro.records import load_summaries
+    from miles_repro.records import Epochs, load_summaries
+    from miles_repro.report import dynamics_runs
+    from miles_repro.report.provenance import version
 
     records = load_summaries(args.runs_dir)
     for axis in ("budget", "dataset", "fusion", "strategy"):
@@ -204,7 +215,8 @@ def submit(args: argparse.Namespace) -> int:
             records = [record for record in records if record[axis] in asked.split(",")]
     if not records:
         raise UserError(f"no finished run in {args.runs_dir} is of these choices")
-    submission.write(args.file, records, args.by)
+    epochs = Epochs(args.runs_dir, dynamics_runs(records))
+    submission.write(args.file, records, args.by, epochs, version())
     print(f"{len(records)} runs packed in {args.file}: others read it with tables --with")
     return 0
 
@@ -213,7 +225,8 @@ def write_results(
     args: argparse.Namespace,
     from_wandb: str | None = None,
     to_wandb: str | None = None,
-    beside: list[Path] | None = None,
+    beside: Sequence[Path] = (),
+    packed: Sequence[Path] = (),
     *,
     figures: bool = True,
 ) -> int:
@@ -221,14 +234,21 @@ def write_results(
 
     Returns the exit status: 1 where a record had to be left out.
     """
-    from miles_repro.cost import commit
+    from miles_repro import submission
     from miles_repro.records import Epochs, Ignored, load_summaries, printable, tell
     from miles_repro.records.disk import disk_errors
     from miles_repro.report import dynamics_runs, print_comparison, write_all, write_tables
+    from miles_repro.report.provenance import version
     from miles_repro.tracking.connection import project_url
 
     ignored: list[Ignored] = []
-    if from_wandb:
+    command = printable(f"{places.command('reproduce')} {shlex.join(sys.argv[1:])}")
+    commit = version()
+    epochs: Mapping[str, Sequence[Row]] = {}
+    if packed:
+        records, epochs, commit = submission.together(packed)
+        command = f"make tables RECORDS='{' '.join(str(path) for path in packed)}'"
+    elif from_wandb:
         from miles_repro.tracking.exchange import records_from_wandb
 
         records = records_from_wandb(from_wandb, ignored)
@@ -236,24 +256,20 @@ def write_results(
         records = load_summaries(args.runs_dir, ignored)
     unread = tell(ignored)
     if beside:
-        from miles_repro import submission
-
         records = submission.beside(records, beside)
     if not records:
         raise UserError(f"no finished run in {args.runs_dir}: run some first, or set --runs-dir")
-    name, dirty = commit()
-    version = f"{name or 'unknown'}{' (modified)' if dirty else ''}"
-    command = printable(f"{places.command('reproduce')} {shlex.join(sys.argv[1:])}")
-    print_comparison(records, command=command, commit=version)
+    print_comparison(records, command=command, commit=commit)
     with disk_errors(args.results):
         if figures:
-            rows = Epochs(args.runs_dir, dynamics_runs(records))  # W&B's records may have none here
+            # W&B's records may have none here
+            rows = epochs or Epochs(args.runs_dir, dynamics_runs(records))
             url = project_url(from_wandb or to_wandb)
             paths = write_all(
-                records, args.results, command=command, commit=version, dynamics=rows, runs_url=url
+                records, args.results, command=command, commit=commit, dynamics=rows, runs_url=url
             )
         else:
-            paths = write_tables(records, args.results, command=command, commit=version)
+            paths = write_tables(records, args.results, command=command, commit=commit)
     print(f"{len(records)} runs -> {len(paths)} files in {args.results}: see {paths[-1]}")
     if to_wandb:
         send(paths, to_wandb)

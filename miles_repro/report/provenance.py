@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from miles_repro.cost import commit
 from miles_repro.machine import duration
 from miles_repro.paper import DATASETS
 from miles_repro.provenance import today
@@ -42,6 +43,12 @@ def runs_note(runs: Sequence[Record]) -> str:
     """`78 runs, seeds 0, 1, 2; code at commit abc1234; cost 0.2 h wall, 0.2 h CPU.`"""
     seeds = ", ".join(map(str, sorted({run["seed"] for run in runs})))
     return f"{plural(len(runs))}, seeds {seeds}; code at {commits(runs)}; cost {cost_text(runs)}."
+
+
+def version() -> str:
+    """The commit of the code that runs, ``(modified)`` where files differ from it."""
+    name, dirty = commit()
+    return f"{name or 'unknown'}{' (modified)' if dirty else ''}"
 
 
 def commits(runs: Iterable[Record]) -> str:

@@ -115,9 +115,11 @@ def _config(folder: Path, modalities: list[str], point: Point, seed: int) -> Any
         "modalities": {
             m: {
                 "encoder": {
-                    "_target_": "miles_repro.encoders.small.MLP",
+                    "_target_": "miles_repro.encoders.mlp.MLP",
                     "in_features": 784,
-                    "dim": 64,
+                    "width": 64,
+                    "depth": 1,
+                    "norm": "none",
                 }
             }
             for m in modalities

@@ -1,4 +1,4 @@
-"""6. channels_last, bf16 and torch.compile: what they gain and what they do to the result."""
+"""6. Memory format, bf16 and torch.compile: what they gain and what they do to the result."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from miles_repro.run import run
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "fp32": (),
-    "channels_last": ("precision.channels_last=true",),
-    "bf16": ("precision.amp=bf16",),
-    "bf16 + channels_last": ("precision=bf16",),
+    "contiguous": ("precision.channels_last=false",),
+    "bf16": ("precision=bf16",),
     "compile": ("precision.compile=true",),
 }
 TEXT = """\

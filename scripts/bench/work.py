@@ -84,9 +84,9 @@ def common(encoder: Encoder, work: Work, tracker: str = "none") -> list[str]:
 
 def encoder_overrides(widths: Mapping[str, int]) -> list[str]:
     """Make the encoder of each modality an MLP over so many values."""
-    target = "miles_repro.encoders.small.MLP"
+    target = "miles_repro.encoders.mlp.MLP"
     return [
-        f"dataset.modalities.{m}.encoder={{_target_:{target},in_features:{n},dim:64}}"
+        f"dataset.modalities.{m}.encoder={{_target_:{target},in_features:{n},width:64,depth:1,norm:none}}"
         for m, n in widths.items()
     ]
 
