@@ -108,6 +108,13 @@ class Recipe:
 
 
 def fused(kind: type[torch.optim.Optimizer], device: torch.device) -> dict[str, bool]:
-    """``fused=True`` for an optimizer that can take all its steps in one call here."""
-    able = "fused" in inspect.signature(kind).parameters and device.type in ("cpu", "cuda")
+    """``fused=True`` for an optimizer that can take all its steps in one call here.
+
+    Not for SGD: its fused kernel fails where a group's parameters first step at different times.
+    """
+    able = (
+        kind is not torch.optim.SGD
+        and "fused" in inspect.signature(kind).parameters
+        and device.type in ("cpu", "cuda")
+    )
     return {"fused": True} if able else {}

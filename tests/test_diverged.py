@@ -64,7 +64,7 @@ def test_an_epoch_that_is_not_finite_is_kept_only_where_no_other_is(
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_may_diverge(strategy: str, tiny_data: Path, tmp_path: Path) -> None:
     """Search spaces hold bad rates; their runs must end as valid records that say so."""
-    for fusion in ("concat", "late"):
+    for fusion in ("concat", "late", "mmtm"):
         overrides = (*strategy_overrides(strategy, fusion), "optimizer=sgd")
         config = settings(tiny_data, tmp_path, *overrides, **{"optimizer.lr": 1e30})
         try:
@@ -79,7 +79,7 @@ def test_every_strategy_may_diverge(strategy: str, tiny_data: Path, tmp_path: Pa
         for text in ((config.run_dir / "summary.json").read_text(), *rows):
             json.loads(text, parse_constant=pytest.fail)
         return
-    raise AssertionError(f"{strategy} goes with neither fusion")
+    raise AssertionError(f"{strategy} goes with none of these fusions")
 
 
 def reproduce(*arguments: str) -> Any:
@@ -89,7 +89,13 @@ def reproduce(*arguments: str) -> Any:
 @pytest.mark.slow
 def test_diverged_runs_are_marked_wherever_they_are_shown(tiny_data: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    bad = ("strategy=vanilla", "fusion=sum", "epochs=2", "optimizer=sgd", "optimizer.lr=1e30")
+    bad = (
+        "strategy=vanilla",
+        "fusion=sum",
+        "epochs=2",
+        "optimizer=sgd",
+        "optimizer.weight_decay=1e30",
+    )
     swept = finish(train(tiny_data, runs, *bad, "seed=0,1,2"))
     assert swept.returncode == 0, swept.stdout + swept.stderr
     assert swept.stdout.count("DIVERGED (the loss was not finite)") == 3

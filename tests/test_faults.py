@@ -256,7 +256,7 @@ def test_a_disk_without_room_for_another_file(
 ) -> None:
     """Inodes run out while bytes are left."""
     sweep = ("strategy=vanilla", "fusion=sum", "seed=range(0,6)", "epochs=2")
-    runs = small_disk("size=40m,nr_inodes=40") / "runs"
+    runs = small_disk("size=40m,nr_inodes=20") / "runs"
     full = finish(train(tiny_data, runs, *sweep))
     assert full.returncode == 2
     assert "the disk is full: free some space; finished runs are kept" in full.stdout + full.stderr

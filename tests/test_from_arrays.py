@@ -63,5 +63,5 @@ def test_from_arrays_to_tables(name: str, own: Path, request: pytest.FixtureRequ
     assert "not yet run" not in table
     assert (results / "report.html").is_file()
     status = finish([sys.executable, "scripts/reproduce.py", "status", "--runs-dir", str(runs)])
-    assert f"{len(found)} done, 0 running, 0 failed" in status.stdout
+    assert f"{len(found)} done, 0 diverged, 0 running, 0 failed" in status.stdout
     assert not list(REPO.glob(f"conf/dataset/{name}.yaml"))

@@ -54,7 +54,16 @@ def print_comparison(
     from miles_repro.report.provenance import Origin
 
     console = console or Console()
-    for found in (one for one in studies(records) if one.cells):  # others: ablations only
+    for found in studies(records):
+        if not found.cells:
+            values = ", ".join(sorted({value for run in found.records for value in run["pinned"]}))
+            console.print(
+                f"{found.dataset}, budget {found.budget}: every run has a searched value set by "
+                f"hand ({values}), so none takes part in a comparison",
+                markup=False,
+                highlight=False,
+            )
+            continue
         sheet = comparison_sheet(found, Origin(command, commit))
         for table in sheet.tables:
             table.notes += sheet.notes
