@@ -179,6 +179,14 @@ def test_modalities_are_chosen_and_ordered(own: Path) -> None:
     assert list(manifest["modalities"]) == list(configuration["modalities"]) == ["y", "x"]
 
 
+def test_data_under_anothers_name_are_marked(own: Path) -> None:
+    assert prepare(own) == 0
+    assert not data_of(own).stand_in
+    assert prepare(own, "stand_in=fewer rows", "--force") == 0
+    assert data_of(own).stand_in
+    assert "fewer rows" in written(own)[0]["report"]["notes"]
+
+
 def test_suspicious_data_are_warned_about(own: Path) -> None:
     for name in ("x", "y"):
         values = np.load(own / f"{name}.npy")

@@ -40,6 +40,7 @@ def prepare(
     classes: str = "",
     modalities: str = "",
     ignore: str = "",
+    stand_in: str = "",
     seed: int = 0,
     size: int = 64,
     sample_rate: int = 16_000,
@@ -63,6 +64,7 @@ def prepare(
         classes: comma-separated names in order; default: all that occur.
         modalities: comma-separated names in order; default: all there are.
         ignore: comma-separated columns that are none.
+        stand_in: why these are other data than the name says; every table then says stand-in.
         seed: of the draw of missing splits.
         size: side of pictures in pixels.
         sample_rate, seconds, n_mels: of recordings, as log mel spectrograms.
@@ -118,6 +120,7 @@ def prepare(
             "classes": classes,
             "modalities": modalities,
             "ignore": ignore,
+            "stand_in": stand_in,
             "seed": seed,
             "tokens": tokens,
             "sources": {str(p): sha256_of(p) for p in [rows.path, *sources]},
@@ -136,6 +139,8 @@ def prepare(
         prep.split(scheme, **{p: shuffled(r, seed) for p, r in parts.items()})
         if groups is not None:
             prep.group("group", groups[0], groups[1])
+        if stand_in:
+            prep.stand_in(stand_in)
         for note in notes + warn({m: prep.array(m) for m in order}, parts):
             prep.note(note)
         return prep.finish()
