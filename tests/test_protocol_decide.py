@@ -152,7 +152,7 @@ def test_a_killed_command_ends_with_the_same_runs(
 
     assert not UntilDecided(protocol, "tiny", rule, start).finish()
     out = capsys.readouterr().out
-    assert "tiny, after 0 rounds of one more seed" in out
+    assert "tiny, after 0 rounds of more seeds" in out
     assert "worse" in out
     whole = set(begun)
     assert len(begun) == len(whole) > 6

@@ -8,8 +8,8 @@
 
 Per data set, fusion and strategy: a random search with seed 0, the best trial and epoch by fused
 validation metric, one test evaluation; then the winner over other seeds, and the paper's ablations
-on MILES. `--until-decided` goes on with one seed more for the reference and every strategy that is
-not yet better, worse or equal. `run` may be stopped and started again at any time, and started
+on MILES. `--until-decided` goes on with more seeds for the reference and every strategy that is not
+yet better, worse or equal. `run` may be stopped and started again at any time, and started
 twice. Hydra overrides after the options (epochs=5 tracker=none) go to every run. Exit status of
 `run`: 0 all done, 1 something is missing (listed), 2 a mistake in the request.
 """
@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
         "ablations on LUMA",
     )
     until = request.add_argument_group("seeds until decided")
-    until.add_argument("--until-decided", action="store_true", help="then one seed more, and more")
+    until.add_argument("--until-decided", action="store_true", help="then more, round by round")
     until.add_argument("--eps", type=positive, default=1.0, help="points that count as equal (1)")
     until.add_argument("--max-seeds", type=at_least_one, default=40, help="for every strategy (40)")
     until.add_argument("--hours", type=positive, help="start no round of seeds after so long")

@@ -1,4 +1,4 @@
-"""Seeds until decided: one more seed for the reference and every undecided row, round by round.
+"""Seeds until decided: more seeds for the reference and every undecided row, round by round.
 
 The rule (:func:`replay`) is a function of the scores alone: it starts at the first seeds and goes
 through the rounds as they must have happened, until a round lacks a run. So a command that was
@@ -26,6 +26,9 @@ REFERENCE, PRIMARY = "vanilla_aux", "miles"
 
 LEARN_FROM_UNIMODAL = ("teachers", "ensembles")
 """Families that need the unimodal models of their own seed."""
+
+SHARE = 4
+"""A round adds a quarter of the seeds that a row has, at least one: few rounds, few in vain."""
 
 Run = tuple[str, int]
 """(row, decision seed)"""
@@ -106,7 +109,7 @@ def replay(
         if wanted or not undecided:
             return Standing(judged, wanted, {row: ks for row, ks in lost.items() if ks})
         for row in undecided:
-            seeds[row] += 1
+            seeds[row] = min(rule.max_seeds, seeds[row] + max(1, seeds[row] // SHARE))
 
 
 @dataclass
@@ -128,7 +131,7 @@ class UntilDecided:
         done = 0
         while True:
             standings = self.standings()
-            print(f"\n{self.dataset}, after {done} rounds of one more seed")
+            print(f"\n{self.dataset}, after {done} rounds of more seeds")
             for fusion, standing in standings.items():
                 print("\n".join(lines(fusion, standing, self.rule)))
             wanted = [self.job(fusion, *run) for fusion, s in standings.items() for run in s.wanted]
