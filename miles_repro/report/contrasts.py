@@ -149,8 +149,15 @@ def _table(study: Study, fusion: str, measure: str, kind: str, pairs: Sequence[P
         margin=margin(measure),
         direction="smaller" if SIGN.get(measure, 1) < 0 else "larger",
     )
-    table.notes = [note]
+    table.notes = [f"{tally([v.word for v in judged.values()])} {note}"] if judged else [note]
     return table
+
+
+def tally(words: Sequence[Word]) -> str:
+    """`7 of 9 decided: 1 better, 4 worse, 2 equal.`"""
+    counts = {word: words.count(word) for word in ("better", "worse", "equal") if word in words}
+    told = ", ".join(f"{count} {word}" for word, count in counts.items())
+    return f"{sum(counts.values())} of {len(words)} decided{': ' * bool(told)}{told}."
 
 
 def show_verdict(v: Verdict) -> str:
