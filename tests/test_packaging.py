@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
 import sys
 import tomllib
 from collections import defaultdict
@@ -18,17 +16,16 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging_kit import REPO
 
 import miles_repro
 
-REPO = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())
-TARGETS = {
-    *("help", "setup", "demo", "test", "test-slow", "test-adversarial", "test-lowest"),
-    *("lint", "type", "data"),
-    *("reproduce-paper", "tables", "bench", "lock", "clean"),
-}
+
+
 PYTHONS = [f"3.{minor}" for minor in range(8, 17)]
+
+
 # The pairs known to work together: each torchvision requires exactly its torch.
 TORCH_PAIRS = {
     ("linux", "x86_64"): ("2.14.1", "0.29.1"),
@@ -42,6 +39,8 @@ def supported(specifier: str) -> list[str]:
 
 
 REQUIRES_PYTHON: str = PROJECT["project"]["requires-python"]
+
+
 SUPPORTED = supported(REQUIRES_PYTHON)
 
 
@@ -55,7 +54,11 @@ def env(platform: str, machine: str, python: str) -> dict[str, str]:
 
 
 ENVIRONMENTS = [env(*machine, python) for machine in TORCH_PAIRS for python in SUPPORTED]
+
+
 CORE = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
+
+
 EXTRAS = {
     extra: [Requirement(line) for line in lines]
     for extra, lines in PROJECT["project"]["optional-dependencies"].items()
@@ -77,6 +80,34 @@ def pinned(environment: dict[str, str]) -> dict[str, str]:
             found[canonicalize_name(pin.name)].append(specifier.version)
     assert {name: v for name, v in found.items() if len(v) > 1} == {}
     return {name: v[0] for name, v in found.items()}
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of the absolute imports anywhere in the file."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"miles_repro"}
+
+
+def third_party(files: list[Path]) -> dict[str, list[str]]:
+    """Distribution -> files that import it."""
+    own = {path.stem for path in files} | {"tests", "scripts", "conftest", "bench"}
+    homes = metadata.packages_distributions()
+    users: dict[str, list[str]] = defaultdict(list)
+    for path in files:
+        for module in imported(path) - own:
+            # A module that is not installed (an extra's) counts under its own name.
+            for distribution in set(homes.get(module, [module])):
+                users[canonicalize_name(distribution)].append(str(path.relative_to(REPO)))
+    return users
+
+
+def names(requirements: list[Requirement]) -> set[str]:
+    return {canonicalize_name(requirement.name) for requirement in requirements}
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda e: "-".join(e.values()))
@@ -167,34 +198,6 @@ def test_versions_and_licence_agree() -> None:
     assert "MILES" in cff["references"][0]["title"]
 
 
-def imported(path: Path) -> set[str]:
-    """Top-level names of the absolute imports anywhere in the file."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module.split(".")[0])
-    return names - set(sys.stdlib_module_names) - {"miles_repro"}
-
-
-def third_party(files: list[Path]) -> dict[str, list[str]]:
-    """Distribution -> files that import it."""
-    own = {path.stem for path in files} | {"tests", "scripts", "conftest", "bench"}
-    homes = metadata.packages_distributions()
-    users: dict[str, list[str]] = defaultdict(list)
-    for path in files:
-        for module in imported(path) - own:
-            # A module that is not installed (an extra's) counts under its own name.
-            for distribution in set(homes.get(module, [module])):
-                users[canonicalize_name(distribution)].append(str(path.relative_to(REPO)))
-    return users
-
-
-def names(requirements: list[Requirement]) -> set[str]:
-    return {canonicalize_name(requirement.name) for requirement in requirements}
-
-
 def test_every_import_is_declared() -> None:
     package = sorted((REPO / "miles_repro").rglob("*.py"))
     assert package
@@ -230,72 +233,3 @@ def test_every_data_file_of_the_package_is_shipped() -> None:
         if path.is_file() and path.suffix not in {".py", ".pyc"}
     }
     assert present == shipped
-
-
-def make(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
-    clean["LC_ALL"] = "C"
-    return subprocess.run(
-        ["make", "--no-print-directory", *arguments, *(f"{k}={v}" for k, v in variables.items())],
-        cwd=REPO,
-        env=clean,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
-def test_make_help_lists_every_target() -> None:
-    for done in (make(), make("help")):
-        listed = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
-        assert set(listed) == TARGETS
-        assert all(listed.values())
-    phony = re.search(r"^\.PHONY: (.*)$", (REPO / "Makefile").read_text(), re.MULTILINE)
-    assert phony
-    assert set(phony[1].split()) == TARGETS
-
-
-@pytest.mark.parametrize("target", sorted(TARGETS - {"help", "clean"}))
-def test_every_target_sets_up_what_it_needs(target: str, tmp_path: Path) -> None:
-    done = make("--dry-run", target, VENV=str(tmp_path / "venv"))
-    assert done.returncode == 0, done.stderr
-    assert "-m venv" in done.stdout
-    assert "-c constraints.txt -e '.[dev]'" in done.stdout
-    testing = {"test", "test-slow", "test-adversarial"}
-    needs_data = target in testing | {"demo", "data", "reproduce-paper", "bench"}
-    assert ("prepare_data.py dataset=smnist_mini" in done.stdout) == needs_data
-
-
-def fake_python(folder: Path, version_ok: bool, venv_ok: bool) -> str:
-    """A stand-in interpreter that answers the Makefile's two questions."""
-    path = folder / "python"
-    answers = f"*version_info*) exit {int(not version_ok)};; *ensurepip*) exit {int(not venv_ok)};;"
-    path.write_text(f'#!/bin/sh\ncase "$2" in {answers} esac\nexit 9\n')
-    path.chmod(0o755)
-    return str(path)
-
-
-@pytest.mark.parametrize(
-    ("version_ok", "venv_ok", "says"),
-    [(False, True, "no Python 3.11 to 3.13 among"), (True, False, "install its venv package")],
-)
-def test_unsuitable_python_is_one_clear_line(
-    tmp_path: Path, version_ok: bool, venv_ok: bool, says: str
-) -> None:
-    python = fake_python(tmp_path, version_ok, venv_ok)
-    done = make("setup", VENV=str(tmp_path / "venv"), PYTHON=python)
-    assert done.returncode != 0
-    own, *makes = done.stderr.splitlines()
-    assert own.startswith("error: ")
-    assert says in own
-    assert python in own
-    assert all(line.startswith("make: ***") for line in makes)
-    assert not (tmp_path / "venv").exists()
-
-
-def test_ci_runs_the_documented_command() -> None:
-    script = REPO / ".ci" / "run"
-    assert os.access(script, os.X_OK)
-    assert "make lint type test" in (REPO / "README.md").read_text()
-    assert re.search(r"^exec make -k lint type test$", script.read_text(), re.MULTILINE)

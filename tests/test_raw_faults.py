@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import luma_kit
+import mmimdb_kit
 import numpy as np
 import pytest
+import smnist_kit
 import soundfile
-import test_luma
-import test_mmimdb
-import test_smnist
+import test_mmimdb_hdf5
 
 from miles_repro.data import media
 from miles_repro.data.command import prepare_dataset
@@ -21,8 +22,8 @@ from miles_repro.data.media import BadFile, read_image, read_wav
 from miles_repro.data.words import WordPieces
 from miles_repro.errors import UserError
 
-luma_raw, hdf5, smnist_raw = test_luma.raw, test_mmimdb.hdf5, test_smnist.raw
-tokenizer = test_mmimdb.tokenizer
+luma_raw, hdf5, smnist_raw = luma_kit.raw, test_mmimdb_hdf5.hdf5, smnist_kit.raw
+tokenizer = mmimdb_kit.tokenizer
 
 
 def header(shape: str, kind: str = "<f4") -> bytes:
@@ -170,14 +171,14 @@ LUMA: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_luma_files(case: str, luma_raw: Path, tmp_path: Path) -> None:
     spoil, words = LUMA[case]
     spoil(luma_raw)
-    refused(words, lambda: test_luma.prepare(luma_raw, tmp_path / "data"), tmp_path / "data/luma")
+    refused(words, lambda: luma_kit.prepare(luma_raw, tmp_path / "data"), tmp_path / "data/luma")
 
 
 def test_luma_classes_twice(luma_raw: Path, tmp_path: Path) -> None:
-    twice = ",".join([test_luma.NAMES[0], *test_luma.NAMES])
+    twice = ",".join([luma_kit.NAMES[0], *luma_kit.NAMES])
     refused(
-        f"{test_luma.NAMES[0]} more than once",
-        lambda: test_luma.prepare(luma_raw, tmp_path / "data", classes=twice),
+        f"{luma_kit.NAMES[0]} more than once",
+        lambda: luma_kit.prepare(luma_raw, tmp_path / "data", classes=twice),
         tmp_path / "data/luma",
     )
 
@@ -238,7 +239,7 @@ HDF5: dict[str, Callable[[Path], object]] = {
 def test_another_hdf5_layout(case: str, hdf5: Path, tmp_path: Path) -> None:
     HDF5[case](hdf5)
     out = tmp_path / "mmimdb"
-    refused("multimodal_imdb.hdf5", lambda: test_mmimdb.prepare(hdf5.parent, out, length=4), out)
+    refused("multimodal_imdb.hdf5", lambda: mmimdb_kit.prepare(hdf5.parent, out, length=4), out)
 
 
 # --- smnist --------------------------------------------------------------------------------------
