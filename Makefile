@@ -13,6 +13,8 @@ CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 BUDGET ?= mini
 DATASETS ?= smnist_mini
 ARGS ?=
+DEMO := scripts/reproduce.py run --fusions concat --strategies paper,vanilla_aux,ume --no-ablations
+DEMO_MORE := $(PY) $(DEMO) --datasets mfeat,smnist_mini --until-decided --hours 1 tracker=none
 LOWEST := $(addprefix tests/test_,scheduler.py scheduler_faults.py miles.py golden.py metrics.py contract.py)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := $(PY) -m pip -qq install -c constraints.txt
@@ -50,10 +52,11 @@ data: setup ## Prepare the embedded data sets: smnist_mini (digits, seen and hea
 	@$(PY) scripts/prepare_data.py dataset=smnist_mini
 	@$(PY) scripts/prepare_data.py dataset=mfeat
 
-demo: data ## Compare the strategies on smnist_mini: table in the terminal and in results/local/
-	$(PY) train.py experiment=demo_unimodal
-	$(PY) train.py experiment=demo $(ARGS)
-	$(PY) scripts/reproduce.py tables
+demo: data ## Compare the paper's strategies on mfeat and smnist_mini: verdicts in the terminal, a page
+	$(PY) $(DEMO) --datasets mfeat --no-estimate budget.seeds=12 tracker=none $(ARGS)
+	$(PY) $(DEMO) --datasets smnist_mini --no-estimate budget.seeds=4 tracker=none $(ARGS)
+	@echo "page: results/local/report.html"
+	@echo 'next, seeds until every verdict is there: $(DEMO_MORE)'
 
 test: data ## Run the tests, the slow ones excepted
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
+    from devtools import Browser
+    from page_kit import Made
     from protocols import Make
 
 # The same examples in every run, and no verdict from a clock on a busy machine.
@@ -43,3 +46,24 @@ def request_tiny(tiny_data: Path, tmp_path: Path) -> Make:
     from protocols import protocol_on
 
     return partial(protocol_on, tiny_data, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A report page on records of every kind, and its CSV tables."""
+    from page_kit import make, mixed
+
+    return make(tmp_path_factory.mktemp("report"), mixed(), runs_url="https://wandb.ai/me/mine")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless browser, 1280 pixels wide; skips where none is installed."""
+    from devtools import BROWSERS, Browser, installed
+
+    program = installed()
+    if program is None:
+        pytest.skip(f"no browser found (looked for {', '.join(BROWSERS)}): install chromium")
+    with Browser(program, tmp_path_factory.mktemp("profile")) as found:
+        found.screen(1280)
+        yield found

@@ -74,7 +74,12 @@ def mixed() -> list[dict[str, Any]]:
     """The paper's data, stand-in data, the user's own, three modalities, a cell of search only."""
     names = ["vanilla", "vanilla_aux", "miles", "ogm", "unimodal_image", "unimodal_audio"]
     paper = population(("luma",), names, seeds=range(1, 9), budget="paper")
-    paper += ablation("tau", [0.0, 0.1, 0.2, 0.5], dataset="luma", budget="paper")
+    for name, values in {
+        "tau": [0.0, 0.1, 0.2, 0.5],
+        "mu": [1.0, 0.5, 0.1],
+        "source": ["train"],
+    }.items():
+        paper += ablation(name, values, dataset="luma", budget="paper")
     stand_in = population(("smnist",), names[:3], ["sum"], stand_in=True)
     three = [
         record(

@@ -10,7 +10,8 @@ from record_factory import population, record
 from miles_repro.report.ablations import unimodal_sheet
 from miles_repro.report.claims import judge
 from miles_repro.report.comparison import comparison_sheet
-from miles_repro.report.contrasts import contrasts_sheet
+from miles_repro.report.contrasts import contrasts, contrasts_sheet, families
+from miles_repro.report.names import strategy_label
 from miles_repro.report.provenance import Origin
 from miles_repro.report.robustness import robustness_sheet
 from miles_repro.selection import studies
@@ -60,7 +61,8 @@ def test_three_modalities_have_a_column_each_and_their_largest_gap() -> None:
     ]
     one = studies(records)[0]
     table = comparison_sheet(one, ORIGIN).tables[0]
-    assert table.heads()[3:8] == ["fused", "b (probe)", "c (probe)", "a (probe)", "gap (probe)"]
+    assert table.heads()[3:6] == ["fused", "gain", "verdict"]
+    assert table.heads()[6:10] == ["b (probe)", "c (probe)", "a (probe)", "gap (probe)"]
     assert table.rows[0]["", "gap (probe)"] == "+20.0 (no CI)"
     missing = robustness_sheet(one, ORIGIN).tables[0].heads()
     assert "without: a" in missing
@@ -88,3 +90,33 @@ def test_a_search_seed_alone_is_no_result() -> None:
     cells = {row["", "strategy"]: row for row in sheet.tables[0].rows}
     assert cells["MILES"]["", "fused"] == "search only"
     assert cells["MILES"]["", "n"] == "0"
+
+
+def test_the_comparison_says_what_the_contrasts_say_of_each_strategy() -> None:
+    """Gain and verdict of a row are those of the family against the reference, fusion by fusion."""
+    (one,) = studies(
+        population(fusions=["concat"], seeds=range(1, 9))
+        + population(strategies=["vanilla", "miles"], fusions=["sum"], seeds=range(1, 9))
+    )
+    table = comparison_sheet(one, ORIGIN).tables[0]
+    shown = {
+        (row["", "fusion"], row["", "strategy"]): (row.get(("", "gain")), row.get(("", "verdict")))
+        for row in table.rows
+    }
+    seen = set()
+    for fusion, reference in (("concat", "vanilla_aux"), ("sum", "vanilla")):
+        assert shown.pop((fusion, strategy_label(one, reference))) == (None, "reference")
+        pairs = families(one, fusion)[reference]
+        for (name, _), v in contrasts(one, fusion, "fused", pairs).items():
+            gain, word = shown.pop((fusion, strategy_label(one, name)))
+            assert (gain, word) == (f"{v.mean:+.1f}", v.word)
+            seen.add(word)
+    assert len(seen) > 1
+    assert set(shown.values()) == {(None, None)}  # unimodal models
+
+
+def test_one_strategy_alone_has_no_verdict() -> None:
+    (one,) = studies([record("miles", seed=seed) for seed in (1, 2)])
+    sheet = comparison_sheet(one, ORIGIN)
+    assert ("", "verdict") not in sheet.tables[0].columns
+    assert not any("verdict" in note for note in sheet.tables[0].notes)

@@ -174,14 +174,24 @@ def test_ranks_robustness_and_ablations_are_those_of_the_csv(made: Made) -> None
             )
             assert (point is None) == (line["mean"] is None)
             assert point is None or point[0] == pytest.approx(line["mean"], abs=0.0501)
-    lines = made.csv("table4", "dataset", "fusion", "quantity", "setting")
-    assert data["ablations"]
-    for ablated, fusion in zip(data["ablations"], ("concat", "sum"), strict=True):
+    numbers = {"tau": 4, "mu": 5, "source": 6}
+    assert [one["parameter"] for one in data["ablations"]] == ["tau"] * 2 + ["mu"] * 2 + [
+        "source"
+    ] * 2
+    for ablated in data["ablations"]:
+        lines = made.csv(f"table{numbers[ablated['parameter']]}", "fusion", "quantity", "setting")
+        fusion = "concat" if ablated["title"].endswith("concatenation") else "sum"
         for quantity, points in ablated["lines"].items():
-            for setting, mean, _, paper in points:
-                line = lines["luma", fusion, quantity, setting]
+            for setting, mean, half, paper in points:
+                line = lines[fusion, quantity, setting]
                 assert paper == line["paper"]
                 assert (mean is None) == (line["mean"] is None)
+                if mean is not None:
+                    spread = (line["ci_high"] - line["ci_low"]) / 2
+                    assert (mean, half) == (
+                        pytest.approx(line["mean"], abs=0.0501),
+                        pytest.approx(spread, abs=0.0501),
+                    )
 
 
 def test_own_data_and_strategies_come_first_and_stand_ins_are_called_so(made: Made) -> None:

@@ -1,211 +1,21 @@
-"""The report page in a real browser: its numbers, its controls, its looks."""
+"""The report page in a real browser: every shape of records, every screen, paper, no script."""
 
 from __future__ import annotations
 
 import io
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from devtools import BROWSERS, Browser, installed
-from page_kit import Made, html, make, mixed
+from browser_kit import PRINTED, TABLE, VIEWS, WIDTHS, board
+from devtools import Browser
+from page_kit import Made, html
 from PIL import Image
 from record_factory import population, record
 
-from miles_repro.report.table import fixed
-
 pytestmark = pytest.mark.slow
-VIEWS = ("answer", "board", "heat", "robustness", "ablations", "cards")
-TABLE = """[...document.querySelectorAll("tr[data-row]")].map(row => Object.fromEntries(
-  [["s", row.dataset.row], ...[...row.querySelectorAll("[data-col]")].map(
-    cell => [cell.dataset.col, (cell.querySelector(".difference small") || cell).textContent])]))"""
-WIDTHS = """JSON.stringify({
-  page: document.documentElement.scrollWidth,
-  out: [...document.querySelectorAll("body *")].filter(e => {
-    const box = e.getBoundingClientRect();
-    return box.width && box.right > innerWidth + 1 && !e.closest(".scroll, nav, .skip, noscript");
-  }).map(e => e.outerHTML.slice(0, 120)),
-  small: [...document.querySelectorAll("p, li, td, th, small, label, text")].filter(
-    e => e.textContent.trim() && e.getBoundingClientRect().width
-      && parseFloat(getComputedStyle(e).fontSize) < 11).length})"""
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return make(tmp_path_factory.mktemp("report"), mixed(), runs_url="https://wandb.ai/me/mine")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = installed()
-    if program is None:
-        pytest.skip(f"no browser found (looked for {', '.join(BROWSERS)}): install chromium")
-    with Browser(program, tmp_path_factory.mktemp("profile")) as found:
-        found.screen(1280)
-        yield found
-
-
-def signed(value: float) -> str:
-    return fixed(value, sign=True, digits=2).replace("-", "−")
-
-
-def click(browser: Browser, selector: str) -> None:
-    browser.run(f"document.querySelector({json.dumps(selector)}).click()")
-    settle(browser)
-
-
-def settle(browser: Browser) -> None:
-    browser.run("new Promise(done => setTimeout(done, 60))")
-
-
-def choose(browser: Browser, name: str, value: str) -> None:
-    field = f"document.getElementById('choose-{name}')"
-    browser.run(f"{field}.value = {json.dumps(value)}; {field}.dispatchEvent(new Event('change'))")
-    settle(browser)
-
-
-def board(browser: Browser, made: Made, **state: str) -> dict[str, dict[str, Any]]:
-    """The leaderboard's texts by strategy, in the order shown."""
-    text = "&".join(f"{key}={value}" for key, value in {"view": "board", **state}.items())
-    browser.open(made.file, text)
-    return {row["s"]: row for row in browser.run(TABLE)}
-
-
-def test_every_number_on_the_leaderboards_is_that_of_the_csv(browser: Browser, made: Made) -> None:
-    seen = 0
-    for study in made.data["studies"]:
-        levels = made.csv(f"comparison__{study['key']}", "fusion", "quantity", "strategy")
-        pairs = made.csv(
-            f"contrasts__{study['key']}", "fusion", "quantity", "rival", "strategy"
-        )  # the key ends with whose row it is
-        for each in study["boards"]:
-            fusion, reference = each["fusion"], each["reference"]
-            for measure in study["measures"]:
-                shown = board(browser, made, data=study["key"], fusion=fusion, measure=measure)
-                quantity = "gap" if measure == "abs_gap" else measure
-                for strategy in each["ran"]:
-                    row, line = shown[strategy], levels[fusion, quantity, strategy]
-                    half = (line["ci_high"] - line["ci_low"]) / 2
-                    expected = f"{fixed(line['mean'])} ± {fixed(half)}"
-                    assert row["mean"] == expected.replace("-", "−")
-                    assert row["n"] == str(line["n_seeds"])
-                    if strategy == reference:
-                        assert row["verdict"] == "reference"
-                        continue
-                    pair = pairs[fusion, measure, reference, strategy]
-                    ends = [signed(pair[key]) for key in ("difference", "ci_low", "ci_high")]
-                    assert row["difference"] == f"{ends[0]} [{ends[1]}, {ends[2]}]"
-                    assert pair["verdict"] in row["verdict"]
-                    if pair["more_seeds"]:
-                        assert f"about {pair['more_seeds']:.0f} more seed" in row["verdict"]
-                    seen += 1
-    assert seen > 50
-
-
-def test_the_paper_s_value_has_a_column_where_there_is_one(browser: Browser, made: Made) -> None:
-    shown = board(browser, made, data="luma__paper", fusion="concat")
-    table = made.csv("table2", "dataset", "quantity", "strategy")
-    line = table["luma", "fused", "miles"]
-    assert shown["miles"]["paper"] == f"{line['paper']:.1f} {line['paper_in_pi']}"
-    assert shown["vanilla_aux"]["paper"] == "–"
-    assert "paper" not in board(browser, made, data="birds__mini")["mine"]
-
-
-def test_only_decided_differences_are_coloured(browser: Browser, made: Made) -> None:
-    for study in made.data["studies"]:
-        board(browser, made, data=study["key"])
-        found = browser.run(
-            """[...document.querySelectorAll("tr[data-row] .difference")].map(cell => [
-              cell.querySelector("circle").getAttribute("class").replace("dot", "").trim(),
-              cell.closest("tr").querySelector(".badge").textContent])"""
-        )
-        colours = {"better": "good", "worse": "bad", "equal": "even", "undecided": ""}
-        assert found
-        for colour, badge in found:
-            assert colour == next(c for word, c in colours.items() if word in badge)
-
-
-def test_sort_filter_and_reference(browser: Browser, made: Made) -> None:
-    shown = board(browser, made, data="luma__paper", fusion="concat")
-    means = [float(row["mean"].split()[0]) for row in shown.values()]
-    assert means == sorted(means, reverse=True)
-    click(browser, "#sort-mean")
-    assert [float(row["mean"].split()[0]) for row in browser.run(TABLE)] == sorted(means)
-    assert browser.run("document.activeElement.id") in ("", "sort-mean")
-    click(browser, "#sort-name")
-    order = [row["s"] for row in browser.run(TABLE)]
-    assert order == ["miles", "ogm", "vanilla", "vanilla_aux"]
-    choose(browser, "family", "controls")
-    assert [row["s"] for row in browser.run(TABLE)] == ["vanilla"]
-    choose(browser, "family", "")
-    choose(browser, "ref", "miles")
-    row = next(row for row in browser.run(TABLE) if row["s"] == "vanilla")
-    pair = made.csv("contrasts__luma__paper", "fusion", "quantity", "strategy", "rival")[
-        "concat", "fused", "miles", "vanilla"
-    ]
-    ends = (-pair["difference"], -pair["ci_high"], -pair["ci_low"])
-    assert row["difference"] == "{} [{}, {}]".format(*map(signed, ends))
-    assert "exploratory" in browser.run("document.querySelector('main').textContent")
-    state = browser.run("location.hash")
-    assert "ref=miles" in state
-    assert "sort=name" in state
-    browser.open(made.file, state[1:])  # the address alone brings it back
-    again = next(one for one in browser.run(TABLE) if one["s"] == "vanilla")
-    assert again == row
-
-
-def test_drawer_opens_from_the_row_and_from_the_address(browser: Browser, made: Made) -> None:
-    board(browser, made, data="luma__paper", fusion="concat")
-    browser.run("document.getElementById('row-miles').focus()")
-    browser.key("Enter")
-    settle(browser)
-    drawer = "document.getElementById('drawer')"
-    assert browser.run(f"{drawer}.open")
-    assert "row=miles" in browser.run("location.hash")
-    text = browser.run(f"{drawer}.textContent")
-    line = made.csv("comparison__luma__paper", "fusion", "quantity", "strategy")[
-        "concat", "fused", "miles"
-    ]
-    for run_id in line["run_ids"].split():
-        assert run_id in text
-    assert line["command"].partition(" && ")[0] in text
-    assert "strategy.tau" in text  # how its configuration differs from the reference
-    assert "MILES: the modality-informed learning-rate scheduler" in text
-    links = browser.run(f"[...{drawer}.querySelectorAll('a')].map(a => a.href)")
-    assert links[0] == f"https://wandb.ai/me/mine/runs/{line['run_ids'].split()[0]}"
-    assert browser.run(f"{drawer}.querySelectorAll('svg.plot').length") == 3
-    browser.key("Escape")
-    settle(browser)
-    assert not browser.run(f"{drawer}.open")
-    assert "row=" not in browser.run("location.hash")
-    assert browser.run("document.activeElement.id") == "row-miles"
-    browser.open(made.file, "view=board&data=luma__paper&fusion=sum&row=vanilla")
-    assert browser.run(f"{drawer}.open")
-
-
-def test_heat_map_and_average_ranks(browser: Browser, made: Made) -> None:
-    browser.open(made.file, "view=heat")
-    cells = browser.run(
-        "[...document.querySelectorAll('[data-heat]')].map(c => [c.dataset.heat, c.textContent])"
-    )
-    assert cells
-    for name, text in cells:
-        strategy, key, fusion = name.split(" ")
-        lines = made.csv(f"comparison__{key}", "fusion", "quantity", "strategy")
-        line = lines.get((fusion, "fused", strategy))
-        assert text == (fixed(line["mean"]) if line else "–")
-    ranks = made.csv("ranks", "group", "strategy")
-    shown = browser.run(
-        "[...document.querySelectorAll('[data-rank]')].map(c => [c.dataset.rank, c.textContent])"
-    )
-    known = {f"{line['average_rank']:.2f}" for line in ranks.values()}
-    assert any(text in known for _, text in shown)
-    assert {text for _, text in shown} <= known | {"–"}
-
-
 ODD: dict[str, list[dict[str, Any]]] = {
     "nothing": [],
     "one modality": [record("unimodal_image", seed=seed) for seed in (1, 2)],
@@ -313,3 +123,23 @@ def test_without_script_the_tables_show(browser: Browser, made: Made) -> None:
     finally:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
     assert "Strategies compared: LUMA, budget paper" in text
+
+
+def test_on_paper_everything_fits_and_the_tables_are_open(
+    browser: Browser, made: Made, tmp_path: Path
+) -> None:
+    """A4 upright leaves some 720 pixels between its margins."""
+    browser.screen(720)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        for view in VIEWS:
+            browser.open(made.file, f"view={view}&data=luma__paper")
+            found = json.loads(browser.run(PRINTED))
+            browser.shot(tmp_path / f"{view}.png", whole=True)
+            assert found["wide"] == [], view
+            assert found["controls"] == [], view
+            assert found["tables"] == ([True] * 6 if view == "answer" else [False] * 6)
+            assert found["colours"] == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
+        browser.screen(1280)

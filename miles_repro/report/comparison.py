@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from miles_repro.paper import DATASETS, FUSIONS, PAPER_ROWS, published
-from miles_repro.report.contrasts import separated_best
+from miles_repro.report.contrasts import contrasts, families, separated_best
 from miles_repro.report.entry import Entry, Row, entry_table, result_notes
-from miles_repro.report.measures import Instrument, values
+from miles_repro.report.measures import Instrument, margin, values
 from miles_repro.report.names import (
     NOT_RUN,
     STAND_IN,
@@ -21,7 +21,7 @@ from miles_repro.report.names import (
     strategy_order,
 )
 from miles_repro.report.provenance import Origin, study_notes, study_tags
-from miles_repro.report.table import NONE, Sheet, Table
+from miles_repro.report.table import NONE, Sheet, Table, fixed
 from miles_repro.selection import Study, is_unimodal
 
 Key = tuple[str, str]
@@ -35,6 +35,12 @@ OWN_NOTE = (
     "heads: what the paper most likely printed: trained: the strategy's own heads; split: the "
     "fusion's share of the logits; zero_mask: logits with the others zeroed; own: its own rule."
 )
+VERDICT_NOTE = (
+    "gain: mean difference of fused, in points over paired seeds, to the row marked reference of "
+    "its fusion. verdict: Holm over the fusion, MILES - its losses alone by itself; equal: within "
+    f"±{margin('fused'):g}. Intervals and seeds still needed: table of contrasts."
+)
+GAIN, VERDICT = ("", "gain"), ("", "verdict")
 PAIR_NOTE = "gap: largest difference between two modalities."
 
 
@@ -54,7 +60,7 @@ def paper_sheet(number: int, studies: Sequence[Study], origin: Origin) -> Sheet:
 
 def comparison_sheet(study: Study, origin: Origin) -> Sheet:
     """Every strategy and fusion that has run in one study, unimodal models included: the fused
-    metric, a probe of every modality, and their gap."""
+    metric and its gain over the reference, a probe of every modality, and their gap."""
     keys = sorted(study.cells, key=lambda k: (is_unimodal(k[1]), k[0], strategy_order(study, k[1])))
     rows = {key: _row(study, key) for key in keys}
     title = heading(study.dataset, study, origin.in_paper(study.dataset))
@@ -62,6 +68,8 @@ def comparison_sheet(study: Study, origin: Origin) -> Sheet:
     table = entry_table(title, list(rows.values()), tags, paper=False)
     _mark_best(table, study, rows)
     notes = [PROBE_NOTE + f" {PAIR_NOTE}" * (len(study.modalities) > 2), BOLD_NOTE]
+    if _judge(table, study, list(rows)):
+        notes.insert(0, VERDICT_NOTE)
     table.notes = result_notes(list(rows.values()), *notes)
     notes = [origin.note(), *study_notes(study)]
     return Sheet(
@@ -179,6 +187,23 @@ def _row(study: Study, key: Key) -> Row:
     entries += [Entry(n, f"{n} (probe)", values(study, cell, n), cell=cell) for n in names]
     fusion = NONE if is_unimodal(key[1]) else key[0]
     return Row(_labels(study, key), {"fusion": fusion, "strategy": key[1]}, cell, entries)
+
+
+def _judge(table: Table, study: Study, keys: Sequence[Key]) -> bool:
+    """Put each strategy's gain over the reference of its fusion, and the verdict on it, after
+    the fused metric. Returns whether any fusion has a pair to compare."""
+    judged = False
+    for fusion in study.fusions:
+        for reference, pairs in list(families(study, fusion).items())[:1]:
+            judged = True
+            table.rows[keys.index((fusion, reference))][VERDICT] = "reference"
+            for (name, _), v in contrasts(study, fusion, "fused", pairs).items():
+                gain = fixed(v.mean, sign=True)
+                table.rows[keys.index((fusion, name))] |= {GAIN: gain, VERDICT: v.word}
+    if judged:
+        at = table.columns.index(("", "fused")) + 1
+        table.columns[at:at] = [GAIN, VERDICT]
+    return judged
 
 
 def _mark_best(table: Table, study: Study, rows: dict[Key, Row]) -> None:

@@ -175,7 +175,7 @@ class Table:
         shown = [j for j, column in enumerate(self.columns) if column != FAMILY]
         for j in shown:
             side: Literal["left", "right"] = "left" if j < self.leads else "right"
-            table.add_column(markup.escape(self.heads()[j]), justify=side)
+            table.add_column(markup.escape(self.heads()[j]), justify=side, overflow="fold")
         for i, row in enumerate(self.cells(mark=("[bold]", "[/bold]"), form=markup.escape)):
             before = self.rows[i - 1] if i else self.rows[i]
             if any(self.rows[i].get(key) != before.get(key) for key in (FUSION, FAMILY)):
