@@ -1,4 +1,4 @@
-"""8. Time and memory against samples, runs, modalities and classes."""
+"""10. Time and memory against samples, runs, modalities and classes."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def main(request: str) -> None:
     import resource
     import statistics
 
-    from bench.timing import Laps
+    from bench.timing import Laps, peak_mb
     from bench.work import synthetic
     from miles_repro.run import run
 
@@ -96,40 +96,19 @@ def main(request: str) -> None:
     for seed in range(point.runs):
         laps.pause()
         run(_config(folder, modalities, point, seed), "bench", laps)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_mb = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    peak = peak_mb(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     epoch = statistics.median(span.cpu for span in laps.spans)
-    print(json.dumps({"epoch_s": epoch, "peak_mb": peak_mb}))
+    print(json.dumps({"epoch_s": epoch, "peak_mb": peak}))
 
 
 def _config(folder: Path, modalities: list[str], point: Point, seed: int) -> Any:
-    from bench.work import compose
+    from bench.work import compose, mlp, synthetic_node
 
-    dataset = {
-        "name": "bench",
-        "task": "multiclass",
-        "num_classes": point.classes,
-        "scheme": "main",
-        "strong": modalities[0],
-        "weak": modalities[1],
-        "modalities": {
-            m: {
-                "encoder": {
-                    "_target_": "miles_repro.encoders.mlp.MLP",
-                    "in_features": 784,
-                    "width": 64,
-                    "depth": 1,
-                    "norm": "none",
-                }
-            }
-            for m in modalities
-        },
-    }
     return compose(
         *("strategy=miles", "tracker=none", "runtime.device=cpu", "batch_size=64"),
         *(f"epochs={point.epochs}", f"seed={seed}"),
         *(f"runtime.data_dir={folder / 'data'}", f"runtime.runs_dir={folder / 'runs'}"),
-        dataset=dataset,
+        dataset=synthetic_node("bench", modalities, point.classes, mlp(784)),
     )
 
 

@@ -6,6 +6,7 @@ import gc
 import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,6 @@ class Span:
 
     wall: float
     cpu: float
-
-    def __add__(self, other: Span) -> Span:
-        return Span(self.wall + other.wall, self.cpu + other.cpu)
 
 
 class Clock:
@@ -139,3 +137,8 @@ def command(args: Sequence[str | Path], env: Mapping[str, str] | None = None) ->
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, args))} failed:\n{done.stdout[-2000:]}")
     return span
+
+
+def peak_mb(maxrss: int) -> float:
+    """MB of what ``getrusage`` calls ``ru_maxrss``."""
+    return maxrss / (2**20 if sys.platform == "darwin" else 2**10)
