@@ -26,7 +26,7 @@ PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())
 TARGETS = {
     *("help", "setup", "demo", "test", "test-slow", "test-adversarial", "test-lowest"),
     *("lint", "type", "data"),
-    *("reproduce-paper", "tables", "bench", "lock", "clean"),
+    *("reproduce-paper", "tables", "bench", "bench-gpu", "lock", "clean"),
 }
 PYTHONS = [f"3.{minor}" for minor in range(8, 17)]
 # The pairs known to work together: each torchvision requires exactly its torch.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import Section, Table
+from bench.timing import WATCHED
 from bench.work import MODULES, Work
 
 TEXT = """\
@@ -64,9 +65,10 @@ def measure(work: Work) -> Section:
 
 
 def child(work: Work, point: Point) -> dict[str, Any]:
-    request = json.dumps({**asdict(point), "folder": str(work.folder())})
+    folder = work.folder()
+    request = json.dumps({**asdict(point), "folder": str(folder)})
     done = subprocess.run(
-        [sys.executable, "-m", "bench.section_growth", request],
+        [*WATCHED, folder / "peak", sys.executable, "-m", "bench.section_growth", request],
         capture_output=True,
         text=True,
         check=False,
@@ -74,15 +76,15 @@ def child(work: Work, point: Point) -> dict[str, Any]:
     )
     if done.returncode:
         raise RuntimeError(f"{request} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    epoch = float(done.stdout.splitlines()[-1])
+    return {"epoch_s": epoch, "peak_mb": float((folder / "peak").read_text())}
 
 
 def main(request: str) -> None:
-    """Train one point in this process and print what it took."""
-    import resource
+    """Train one point in this process and print the CPU time of an epoch."""
     import statistics
 
-    from bench.timing import Laps, peak_mb
+    from bench.timing import Laps
     from bench.work import synthetic
     from miles_repro.run import run
 
@@ -96,9 +98,7 @@ def main(request: str) -> None:
     for seed in range(point.runs):
         laps.pause()
         run(_config(folder, modalities, point, seed), "bench", laps)
-    peak = peak_mb(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    epoch = statistics.median(span.cpu for span in laps.spans)
-    print(json.dumps({"epoch_s": epoch, "peak_mb": peak}))
+    print(statistics.median(span.cpu for span in laps.spans))
 
 
 def _config(folder: Path, modalities: list[str], point: Point, seed: int) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import Goal, Section, Table
-from bench.timing import command, peak_mb
+from bench.timing import WATCHED, command
 from bench.work import FULL, RATES, REPO, Work, cheap, compose
 from miles_repro.run import run
 
@@ -24,14 +24,6 @@ STRATEGIES = (
 )
 FUSIONS = ("concat", "sum")
 SEEDS = 5
-WATCHED = """\
-import resource, subprocess, sys
-status = subprocess.call(sys.argv[2:])
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-open(sys.argv[1], "w").write(str(peak))
-sys.exit(status)
-"""
-"""Runs a command from a small process: started from this one, its peak would be this one's size."""
 TEXT = """\
 The commands that read all records, one after the other in the order of the table, from the command
 line to its end: `reproduce.py status`, `tables --tables-only`, and `tables` with its figures and
@@ -56,8 +48,8 @@ def measure(work: Work) -> Section:
             if name != "status":
                 args += ["--results", work.folder()]
             peak = work.folder() / "peak"
-            span = command([sys.executable, "-S", "-c", WATCHED, peak, *args])
-            memory = peak_mb(int(peak.read_text()))
+            span = command([*WATCHED, peak, *args])
+            memory = float(peak.read_text())
             command_line = f"`{' '.join(words)}`"
             figures = f"{span.wall:.2f}", f"{span.cpu:.2f}", f"{memory:,.0f}"
             table.add(f"{count:,}", command_line, *figures)

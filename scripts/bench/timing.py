@@ -13,6 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+WATCHED = (
+    sys.executable,
+    "-S",
+    "-c",
+    """\
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[2:])
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+open(sys.argv[1], "w").write(str(peak / 2 ** (20 if sys.platform == "darwin" else 10)))
+sys.exit(status)
+""",
+)
+"""``[*WATCHED, file, *command]`` runs the command and writes the peak memory of its largest
+process, in MB. A small process starts it: a child of this one would report at least its size."""
+
 
 @dataclass(frozen=True)
 class Span:
@@ -137,8 +152,3 @@ def command(args: Sequence[str | Path], env: Mapping[str, str] | None = None) ->
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, args))} failed:\n{done.stdout[-2000:]}")
     return span
-
-
-def peak_mb(maxrss: int) -> float:
-    """MB of what ``getrusage`` calls ``ru_maxrss``."""
-    return maxrss / (2**20 if sys.platform == "darwin" else 2**10)
