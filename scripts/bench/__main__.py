@@ -1,6 +1,6 @@
 """Measure speed and write results/bench/report.md.
 
-    python scripts/bench                          every section (about 40 minutes)
+    python scripts/bench                          every section
     python scripts/bench --sections loop,sweep    only these; the others' results are kept
     python scripts/bench --quick                  does everything run? Prints, keeps nothing
 

@@ -69,8 +69,10 @@ class Bench:
 def correctness(bench: Bench) -> tuple[Section, bool]:
     """Whether the device trains what the CPU trains; the bool is false only where it does not."""
     share = STEPS * bench.size.batch / bench.size.samples
-    few = ("strategy=vanilla_aux", "optimizer=sgd", "optimizer.lr=0.01", "epochs=1", "seed=0")
-    few = (*few, f"budget.data_fraction={share}", "keep=[weights]")
+    few = (
+        *("strategy=vanilla_aux", "optimizer=sgd", "optimizer.lr=0.01", "epochs=1", "seed=0"),
+        *(f"budget.data_fraction={share}", "keep=[weights]"),
+    )
     text = f"""\
 {STEPS} steps of SGD from the same weights on the same batches, then validation, here and on the
 CPU (fp32): the largest relative difference of any loss (fused and unimodal, training and
@@ -175,10 +177,8 @@ the compiling in it. Peak memory is that of tensors. fp32 as above: torch's defa
 
 def losses(short: Short) -> list[float]:
     """Of every epoch, split and head; NaN where it was not finite."""
-    return [
-        math.nan if score["loss"] is None else score["loss"] for row in short.rows for part in ("train", "val")
-        for score in row[part].values()
-    ]  # fmt: skip
+    scores = [s for row in short.rows for part in ("train", "val") for s in row[part].values()]
+    return [math.nan if s["loss"] is None else s["loss"] for s in scores]
 
 
 def weights(one: Short, other: Short) -> float:

@@ -43,7 +43,7 @@ def measure(work: Work) -> Section:
     for count in work.size.records:
         records = many_records(work, model, count)
         for name, words in COMMANDS.items():
-            args = [sys.executable, REPO / "scripts" / "reproduce.py", *words]
+            args: list[str | Path] = [sys.executable, REPO / "scripts" / "reproduce.py", *words]
             args += ["--runs-dir", records]
             if name != "status":
                 args += ["--results", work.folder()]
