@@ -149,7 +149,7 @@ def _measure(request: Request, gate: Any) -> Short:
     def on_epoch(config: Config, row: dict[str, Any]) -> None:
         laps()
         if on_gpu:
-            free, total = torch.cuda.mem_get_info()
+            free, total = torch.cuda.mem_get_info(request.device)
             used.append((total - free) / MB)
 
     started = time.perf_counter()
