@@ -5,7 +5,7 @@
 #   ARGS="..."                appended to the command of most targets
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-adversarial test-lowest lint type data reproduce-paper tables bench lock clean
+.PHONY: help setup demo test test-slow test-adversarial test-lowest lint type data reproduce-paper tables bench bench-gpu lock clean
 
 VENV ?= .venv
 PY := "$(VENV)/bin/python"
@@ -89,6 +89,9 @@ tables: setup ## Rebuild tables, figures and report in results/local/ from your 
 
 bench: data ## Measure speed against a bare loop and the usual recipe
 	$(PY) scripts/bench $(ARGS)
+
+bench-gpu: setup ## Measure speed on one GPU, in 8 minutes: results/bench/gpu.md
+	$(PY) scripts/bench/gpu.py $(ARGS)
 
 lock: setup ## Resolve constraints.txt anew (for maintainers; then run the tests)
 	@$(PY) -m pip -qq install uv

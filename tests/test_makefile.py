@@ -13,7 +13,7 @@ from packaging_kit import REPO
 TARGETS = {
     *("help", "setup", "demo", "test", "test-slow", "test-adversarial", "test-lowest"),
     *("lint", "type", "data"),
-    *("reproduce-paper", "tables", "bench", "lock", "clean"),
+    *("reproduce-paper", "tables", "bench", "bench-gpu", "lock", "clean"),
 }
 
 

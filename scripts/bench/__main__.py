@@ -1,11 +1,11 @@
 """Measure speed and write results/bench/report.md.
 
-    python scripts/bench                          every section (about 40 minutes)
+    python scripts/bench                          every section
     python scripts/bench --sections loop,sweep    only these; the others' results are kept
     python scripts/bench --quick                  does everything run? Prints, keeps nothing
 
 Ratios are taken side by side, but an idle machine gives narrower spreads. Needs the prepared data
-set smnist_mini (make data).
+sets smnist_mini and mfeat (make data). On a GPU: make bench-gpu.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any numerical library st
 REPO = Path(__file__).resolve().parents[2]
 sys.path[:1] = [str(REPO / "scripts"), str(REPO)]  # works without an installation
 
-SECTIONS = ("loop", "strategies", "sweep", "orchestration", "data", "precision", "growth")
+SECTIONS = (
+    *("loop", "strategies", "sweep", "decision", "orchestration", "records", "data", "features"),
+    *("precision", "growth"),
+)
+DATASETS = ("smnist_mini", "mfeat")
 
 
 def main() -> int:
@@ -61,8 +65,9 @@ def measure(args: argparse.Namespace) -> None:
     if unknown := [s for s in chosen if s not in SECTIONS]:
         raise UserError(f"no section {', '.join(unknown)}: choose among {', '.join(SECTIONS)}")
     data_dir = args.data_dir or Path(os.environ.get("MILES_DATA", REPO / "data"))
-    if not (data_dir / "smnist_mini" / "manifest.json").exists():
-        raise UserError(f"no prepared smnist_mini in {data_dir}: run make data")
+    for name in DATASETS:
+        if not (data_dir / name / "manifest.json").exists():
+            raise UserError(f"no prepared {name} in {data_dir}: run make data")
     out = args.out or (None if args.quick else REPO / "results" / "bench")
     if out:
         try:

@@ -1,4 +1,4 @@
-"""The peer recipe: one run as most published code of the field does it, in a process of its own.
+"""The usual recipe: one run as most published code of the field does it, in a process of its own.
 
     python -m bench.peer settings.json result.json
 

@@ -1,4 +1,4 @@
-"""5. Prepared arrays against decoding for every sample."""
+"""7. Prepared arrays against decoding for every sample."""
 
 from __future__ import annotations
 

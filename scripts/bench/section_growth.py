@@ -1,4 +1,4 @@
-"""8. Time and memory against samples, runs, modalities and classes."""
+"""10. Time and memory against samples, runs, modalities and classes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import Section, Table
+from bench.timing import WATCHED
 from bench.work import MODULES, Work
 
 TEXT = """\
@@ -64,9 +65,10 @@ def measure(work: Work) -> Section:
 
 
 def child(work: Work, point: Point) -> dict[str, Any]:
-    request = json.dumps({**asdict(point), "folder": str(work.folder())})
+    folder = work.folder()
+    request = json.dumps({**asdict(point), "folder": str(folder)})
     done = subprocess.run(
-        [sys.executable, "-m", "bench.section_growth", request],
+        [*WATCHED, folder / "peak", sys.executable, "-m", "bench.section_growth", request],
         capture_output=True,
         text=True,
         check=False,
@@ -74,12 +76,12 @@ def child(work: Work, point: Point) -> dict[str, Any]:
     )
     if done.returncode:
         raise RuntimeError(f"{request} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    epoch = float(done.stdout.splitlines()[-1])
+    return {"epoch_s": epoch, "peak_mb": float((folder / "peak").read_text())}
 
 
 def main(request: str) -> None:
-    """Train one point in this process and print what it took."""
-    import resource
+    """Train one point in this process and print the CPU time of an epoch."""
     import statistics
 
     from bench.timing import Laps
@@ -96,40 +98,17 @@ def main(request: str) -> None:
     for seed in range(point.runs):
         laps.pause()
         run(_config(folder, modalities, point, seed), "bench", laps)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_mb = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-    epoch = statistics.median(span.cpu for span in laps.spans)
-    print(json.dumps({"epoch_s": epoch, "peak_mb": peak_mb}))
+    print(statistics.median(span.cpu for span in laps.spans))
 
 
 def _config(folder: Path, modalities: list[str], point: Point, seed: int) -> Any:
-    from bench.work import compose
+    from bench.work import compose, mlp, synthetic_node
 
-    dataset = {
-        "name": "bench",
-        "task": "multiclass",
-        "num_classes": point.classes,
-        "scheme": "main",
-        "strong": modalities[0],
-        "weak": modalities[1],
-        "modalities": {
-            m: {
-                "encoder": {
-                    "_target_": "miles_repro.encoders.mlp.MLP",
-                    "in_features": 784,
-                    "width": 64,
-                    "depth": 1,
-                    "norm": "none",
-                }
-            }
-            for m in modalities
-        },
-    }
     return compose(
         *("strategy=miles", "tracker=none", "runtime.device=cpu", "batch_size=64"),
         *(f"epochs={point.epochs}", f"seed={seed}"),
         *(f"runtime.data_dir={folder / 'data'}", f"runtime.runs_dir={folder / 'runs'}"),
-        dataset=dataset,
+        dataset=synthetic_node("bench", modalities, point.classes, mlp(784)),
     )
 
 

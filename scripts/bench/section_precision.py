@@ -1,4 +1,4 @@
-"""6. Memory format, bf16 and torch.compile: what they gain and what they do to the result."""
+"""9. Memory format, bf16 and torch.compile: what they gain and what they do to the result."""
 
 from __future__ import annotations
 

@@ -6,11 +6,27 @@ import gc
 import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+WATCHED = (
+    sys.executable,
+    "-S",
+    "-c",
+    """\
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[2:])
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+open(sys.argv[1], "w").write(str(peak / 2 ** (20 if sys.platform == "darwin" else 10)))
+sys.exit(status)
+""",
+)
+"""``[*WATCHED, file, *command]`` runs the command and writes the peak memory of its largest
+process, in MB. A small process starts it: a child of this one would report at least its size."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +35,6 @@ class Span:
 
     wall: float
     cpu: float
-
-    def __add__(self, other: Span) -> Span:
-        return Span(self.wall + other.wall, self.cpu + other.cpu)
 
 
 class Clock:

@@ -36,15 +36,17 @@ class Size:
     epochs: int
     sweep_runs: int
     sweep_epochs: int
-    records: int
+    records: tuple[int, ...]
     seeds: int
     samples: tuple[int, ...]
     data_rows: int
+    feature_rows: int
+    decision: tuple[str, int]  # budget, most seeds
     fraction: float = 1.0
 
 
-FULL = Size(5, 5, 16, 5, 6000, 5, (1000, 4000, 16000, 64000), 512)
-QUICK = Size(1, 2, 2, 2, 60, 2, (200, 400), 24, fraction=0.05)
+FULL = Size(5, 5, 16, 5, (6000, 60000), 5, (1000, 4000, 16000, 64000), 512, 2000, ("mini", 30))
+QUICK = Size(1, 2, 2, 2, (60, 120), 2, (200, 400), 24, 160, ("smoke", 3), fraction=0.05)
 
 
 @dataclass
@@ -84,11 +86,21 @@ def common(encoder: Encoder, work: Work, tracker: str = "none") -> list[str]:
 
 def encoder_overrides(widths: Mapping[str, int]) -> list[str]:
     """Make the encoder of each modality an MLP over so many values."""
+    nodes = {m: ",".join(f"{k}:{v}" for k, v in mlp(n).items()) for m, n in widths.items()}
+    return [f"dataset.modalities.{m}.encoder={{{node}}}" for m, node in nodes.items()]
+
+
+def mlp(values: int) -> dict[str, Any]:
+    """The configuration of a small MLP over so many values."""
     target = "miles_repro.encoders.mlp.MLP"
-    return [
-        f"dataset.modalities.{m}.encoder={{_target_:{target},in_features:{n},width:64,depth:1,norm:none}}"
-        for m, n in widths.items()
-    ]
+    return {"_target_": target, "in_features": values, "width": 64, "depth": 1, "norm": "none"}
+
+
+def cheap(work: Work, folder: Path, seed: object) -> list[str]:
+    """Overrides of the cheapest real run."""
+    own = ["strategy=vanilla_aux", "epochs=1", f"seed={seed}", f"runtime.runs_dir={folder}"]
+    few = [o for o in common("cnn", work) if not o.startswith("budget.data_fraction")]
+    return [*few, "budget.data_fraction=0.02", *own]
 
 
 def compose(*overrides: str, dataset: Mapping[str, Any] | None = None) -> Config:
@@ -106,7 +118,7 @@ def compose(*overrides: str, dataset: Mapping[str, Any] | None = None) -> Config
 
 
 def synthetic(
-    out: Path, train: int, modalities: Sequence[str], classes: int, values: int = 784
+    out: Path, train: int, modalities: Sequence[str], classes: int, shape: Sequence[int] = (784,)
 ) -> None:
     """A prepared folder of bytes in which the class can be learnt; val and test: an eighth each."""
     rng = np.random.default_rng(0)
@@ -116,8 +128,8 @@ def synthetic(
     card = Card(out.name, 1, "multiclass", tuple(map(str, range(classes))), "synthetic", "none")
     with Preparation(out, card, workers=1) as prep:
         for m in modalities:
-            centres = rng.integers(0, 128, (classes, values), dtype=np.uint8)
-            noise = rng.integers(0, 128, (n, values), dtype=np.uint8)
+            centres = rng.integers(0, 128, (classes, *shape), dtype=np.uint8)
+            noise = rng.integers(0, 128, (n, *shape), dtype=np.uint8)
             prep.write(m, centres[labels] + noise)
             prep.normalise(m, constants=(np.float32(127.0), np.float32(52.0)))
         prep.write("labels", labels)
@@ -125,3 +137,18 @@ def synthetic(
         rows = {p: np.arange(a, b) for p, a, b in zip(parts, bounds, bounds[1:], strict=False)}
         prep.split("main", **rows)
         prep.finish()
+
+
+def synthetic_node(
+    name: str, modalities: Sequence[str], classes: int, encoder: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The data set's node for what :func:`synthetic` wrote; ``encoder`` reads every modality."""
+    return {
+        "name": name,
+        "task": "multiclass",
+        "num_classes": classes,
+        "scheme": "main",
+        "strong": modalities[0],
+        "weak": modalities[1],
+        "modalities": {m: {"encoder": dict(encoder)} for m in modalities},
+    }
