@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from miles_repro import places
 from miles_repro.api import Verb
 from miles_repro.errors import UserError
+from miles_repro.groups import compose_in_groups
 from miles_repro.hints import explain, of_hydra
 from miles_repro.machine import cores, duration, end_with_parent, lead, stop_on_signals
 from miles_repro.records import printable
@@ -113,6 +114,7 @@ class Progress(Callback):
     """Hydra's hook around a sweep. Launchers send it to other processes, so it holds nothing."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        compose_in_groups()
         launch.begin(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -191,12 +193,8 @@ class Follower:
 
     def _show(self, entry: dict[str, Any]) -> None:
         self.counts[entry["status"]] += 1
-        shown = SHOWN if entry["job"] else ()
-        own = [
-            override
-            for override in entry.get("overrides", ())
-            if (key := override.split("=")[0]) in self.differs and key not in shown
-        ]
+        keys = self.differs.difference(SHOWN if entry["job"] else ())
+        own = [o for o in entry.get("overrides", ()) if o.split("=")[0] in keys]
         entry["job"] = " ".join([*filter(None, [entry["job"]]), *own])
         if "cell" in entry:
             trial = [o for o in entry["overrides"] if o.startswith("trial=")]
