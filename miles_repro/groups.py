@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.global_hydra import GlobalHydra
@@ -56,7 +57,9 @@ def _set(config: DictConfig, own: Mapping[str, str]) -> None:
     for i, line in enumerate(lines):
         if (key := line.partition("=")[0]) in own:
             lines[i] = f"{key}={own[key]}"
-    named = [SimpleNamespace(input_line=o, key_or_group=re.split("[@=]", o)[0]) for o in lines]
+    named: list[Any] = [
+        SimpleNamespace(input_line=o, key_or_group=re.split("[@=]", o)[0]) for o in lines
+    ]
     job.override_dirname = get_overrides_dirname(overrides=named, **job.config.override_dirname)
 
 
@@ -64,4 +67,5 @@ def compose_in_groups() -> None:
     """From now on, for the sweep that is about to start."""
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
+    assert isinstance(hydra.config_loader, ConfigLoaderImpl)
     hydra.config_loader = GroupLoader(hydra.config_loader)
