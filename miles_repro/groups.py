@@ -53,10 +53,12 @@ def _set(config: DictConfig, own: Mapping[str, str]) -> None:
     """Give a copy its own numbers, and what Hydra derives from its overrides."""
     for key, text in own.items():
         config[key] = text if text == "best" else int(text)
-    lines, job = config.hydra.overrides.task, config.hydra.job
-    for i, line in enumerate(lines):
-        if (key := line.partition("=")[0]) in own:
-            lines[i] = f"{key}={own[key]}"
+    # as typed: an interpolation refers to the run's configuration, not to Hydra's
+    typed: list[Any] = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # type: ignore[assignment]
+    keys = [line.partition("=")[0] for line in typed]
+    lines = [f"{k}={own[k]}" if k in own else o for k, o in zip(keys, typed, strict=True)]
+    config.hydra.overrides.task = lines
+    job = config.hydra.job
     named: list[Any] = [
         SimpleNamespace(input_line=o, key_or_group=re.split("[@=]", o)[0]) for o in lines
     ]
