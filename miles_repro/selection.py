@@ -24,7 +24,6 @@ The rules
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -32,6 +31,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
+from miles_repro.alike import FREE, all_same_but
 from miles_repro.errors import UserError
 
 Record = Mapping[str, Any]
@@ -143,24 +143,6 @@ def ordinary(record: Record) -> bool:
     return not record["pinned"] and source(record) == "val"
 
 
-def protocol(record: Record) -> str:
-    """What all runs of one comparison share: everything but method, seed, trial and rate."""
-    free = ("fusion", "strategy", "seed", "trial", "pinned", "optimizer.lr")
-    return f"{record['data_fingerprint']} {same_but(record, *free)}"
-
-
-def same_but(record: Record, *paths: str) -> str:
-    """Canonical text of a run's configuration without `paths` (``seed``, ``strategy.tau``)."""
-    config = {k: dict(v) if isinstance(v, Mapping) else v for k, v in record["config"].items()}
-    for path in (*paths, "teachers") if "seed" in paths else paths:  # they are runs of that seed
-        section, _, key = path.partition(".")
-        if not key:
-            config.pop(section, None)
-        elif isinstance(config.get(section), dict):
-            config[section].pop(key, None)
-    return json.dumps(config, sort_keys=True, default=str)
-
-
 def studies(records: Iterable[Record]) -> list[Study]:
     """Group finished runs into studies, in order of data set and budget."""
     grouped: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
@@ -177,7 +159,8 @@ def study(records: Iterable[Record], dataset: str, budget: str) -> Study | None:
 
 
 def _study(dataset: str, budget: str, records: Sequence[Record]) -> Study:
-    kept, others = _majority(records, [protocol(record) for record in records])
+    keys = zip((r["data_fingerprint"] for r in records), all_same_but(records, *FREE), strict=True)
+    kept, others = _majority(records, list(keys))
     left_out = {r["run_id"]: "other data, split, encoders or recipe" for r in others}
     by_cell: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in filter(ordinary, kept):
@@ -221,7 +204,7 @@ def _one_configuration_per_trial(runs: Sequence[Record]) -> tuple[list[Record], 
         if len(group) == 1:
             kept += group
             continue
-        same, different = _majority(group, [same_but(run, "seed") for run in group])
+        same, different = _majority(group, all_same_but(group, "seed"))
         kept += same
         others += different
     return kept, others

@@ -191,12 +191,8 @@ class Follower:
 
     def _show(self, entry: dict[str, Any]) -> None:
         self.counts[entry["status"]] += 1
-        shown = SHOWN if entry["job"] else ()
-        own = [
-            override
-            for override in entry.get("overrides", ())
-            if (key := override.split("=")[0]) in self.differs and key not in shown
-        ]
+        keys = self.differs.difference(SHOWN if entry["job"] else ())
+        own = [o for o in entry.get("overrides", ()) if o.split("=")[0] in keys]
         entry["job"] = " ".join([*filter(None, [entry["job"]]), *own])
         if "cell" in entry:
             trial = [o for o in entry["overrides"] if o.startswith("trial=")]

@@ -157,7 +157,7 @@ def _comparable(raw: Mapping[str, Any], cell: tuple[str, str, str], budget: str)
 
     Raises UserError where the cell has such runs, but all under other protocols.
     """
-    from miles_repro.selection import protocol
+    from miles_repro.alike import protocol
 
     folder = Path(raw["runtime"]["runs_dir"]).joinpath(*cell)
     search = [
@@ -168,7 +168,8 @@ def _comparable(raw: Mapping[str, Any], cell: tuple[str, str, str], budget: str)
     if not search:
         return []
     asking = _as_record(raw)
-    same = [r for r in search if protocol(r) == protocol(asking)]
+    own = protocol(asking)
+    same = [r for r in search if protocol(r) == own]
     if not same:
         raise UserError(
             f"{' '.join(cell)}: none of its {len(search)} finished trials was run like this run "

@@ -11,11 +11,11 @@ from typing import Any
 from miles_repro.records import (
     CONFIG,
     ERROR,
+    Glances,
     Ignored,
     last_error,
     printable,
     read_regular,
-    read_summary,
     run_folders,
     status_of,
 )
@@ -43,20 +43,21 @@ class Overview:
 
 def look(runs_dir: Path, budget: str | None = None) -> Overview:
     """Read the state of every run below ``runs_dir``, or of one budget's."""
-    found = Overview()
+    found, glances = Overview(), Glances(runs_dir)
     for folder in run_folders(runs_dir, found.ignored):
-        record = read_summary(folder, found.ignored)
-        state = record["status"] if record else status_of(folder)
-        name = record["budget"] if record else _budget(folder)
+        done = glances.at(folder, found.ignored)
+        state = done.status if done else status_of(folder)
+        name = done.budget if done else _budget(folder)
         if budget is not None and name != budget:
             continue
         dataset, fusion, strategy = folder.parts[-4:-1]
         cell = (dataset, name, fusion, strategy)
         found.states[cell][state] += 1
-        if record:
-            found.trials[cell].add(record["trial"])
+        if done:
+            found.trials[cell].add(done.trial)
         elif state == "failed":
             found.failures.append(folder / ERROR)
+    glances.keep()
     return found
 
 

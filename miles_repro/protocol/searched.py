@@ -35,8 +35,9 @@ class Trial:
 
 def trial_rows(records: Iterable[Record]) -> list[Trial]:
     """Every ordinary trial with the search seed, by cell and number. Protocols do not mix: a cell
-    has one group for each, told apart by what :func:`miles_repro.selection.protocol` compares."""
-    from miles_repro.selection import ordinary, protocol, select
+    has one group for each, told apart by what :func:`miles_repro.alike.protocol` compares."""
+    from miles_repro.alike import protocol
+    from miles_repro.selection import ordinary, select
 
     cells: defaultdict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:

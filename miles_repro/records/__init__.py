@@ -8,6 +8,7 @@ finished). Imports neither torch nor pandas.
 
 - ``summary``: what a summary holds, and the rule for names: one typed model
 - ``reading``: the tree of records, whatever lies in it
+- ``glance``: a cache of what an overview of it says
 - ``writing``: one run's folder, while it is being written
 - ``disk``: whole files, locks, plain words on errors
 """
@@ -22,6 +23,7 @@ from miles_repro.records.disk import (
     to_json,
     write_atomic,
 )
+from miles_repro.records.glance import Glances
 from miles_repro.records.reading import (
     PLACE,
     Epochs,
@@ -71,6 +73,7 @@ __all__ = [
     "SUMMARY",
     "WEIGHTS",
     "Epochs",
+    "Glances",
     "Ignored",
     "Name",
     "NotASummary",

@@ -6,10 +6,11 @@ It may be damaged or foreign. Nothing read is ever executed, and what cannot be 
 
 from __future__ import annotations
 
+import marshal
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from miles_repro.records.summary import (
     NotASummary,
     Row,
     Summary,
+    check_summary,
     parse_row,
     parse_summary,
     printable,
@@ -63,22 +65,28 @@ def _note(ignored: list[Ignored] | None, item: Ignored) -> None:
         _tell_once(item)
 
 
-def read_summary(folder: Path, ignored: list[Ignored] | None = None) -> Summary | None:
+def read_summary(
+    folder: Path,
+    ignored: list[Ignored] | None = None,
+    parse: Callable[[bytes], Summary] = parse_summary,
+) -> Summary | None:
     """The summary of a finished run, None where there is none that can be used.
 
-    ``ignored``: gets what is wrong with it; without one it is told on stderr.
+    ``ignored``: gets what is wrong with it; without one it is told on stderr. ``parse``: or
+    `check_summary`, where the order of keys is no matter.
     """
+    path = folder / SUMMARY
     try:
-        summary = parse_summary(read_regular(folder / SUMMARY))
+        summary = parse(read_regular(path))
         place = tuple(str(summary[name]) for name in PLACE)  # type: ignore[literal-required]
         if place != folder.parts[-len(PLACE) :]:
             raise NotASummary(f"is the record of {'/'.join(place)}: it lies in the wrong folder")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as e:
-        _note(ignored, Ignored(folder / SUMMARY, f"cannot be read: {e.strerror}"))
+        _note(ignored, Ignored(path, f"cannot be read: {e.strerror}"))
     except NotASummary as e:
-        _note(ignored, Ignored(folder / SUMMARY, str(e), harmless=e.older))
+        _note(ignored, Ignored(path, str(e), harmless=e.older))
     else:
         return summary
     return None
@@ -119,6 +127,8 @@ def run_folders(
 
 
 def _holds_a_run(folder: Path, ignored: list[Ignored] | None) -> bool:
+    if os.path.lexists(f"{folder}/{SUMMARY}"):
+        return True
     try:
         names = [path.name for path in folder.iterdir()]
     except OSError as e:
@@ -130,9 +140,19 @@ def _holds_a_run(folder: Path, ignored: list[Ignored] | None) -> bool:
 def load_summaries(
     runs_dir: Path, ignored: list[Ignored] | None = None, *, depth: int = len(PLACE)
 ) -> list[Summary]:
-    """The summaries of all finished runs below ``runs_dir``; see `run_folders`."""
-    folders = run_folders(runs_dir, ignored, depth=depth)
-    return [s for folder in folders if (s := read_summary(folder, ignored)) is not None]
+    """The summaries of all finished runs below ``runs_dir``; see `run_folders`. What they have in
+    common (code, most of a configuration) is in memory once."""
+    parts: dict[bytes, Any] = {}
+    found = []
+    for folder in run_folders(runs_dir, ignored, depth=depth):
+        if (summary := read_summary(folder, ignored)) is not None:
+            record: dict[str, Any] = summary  # type: ignore[assignment]
+            config = record["config"]
+            for whole, key in [(config, key) for key in config] + [(record, "code")]:
+                # marshal tells 1, 1.0 and True apart, and another order
+                whole[key] = parts.setdefault(marshal.dumps(whole[key], 2), whole[key])
+            found.append(summary)
+    return found
 
 
 def load_rows(folder: Path) -> list[Row]:
@@ -179,7 +199,7 @@ def last_error(folder: Path) -> str:
 
 def status_of(folder: Path) -> str:
     """``done``, ``running``, ``failed`` or ``unfinished``; what cannot be read is unfinished."""
-    if read_summary(folder, []) is not None:
+    if read_summary(folder, [], check_summary) is not None:
         return "done"
     try:
         if (folder / LOCK).exists():

@@ -12,6 +12,7 @@ import json
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, FiniteFloat, StringConstraints, TypeAdapter, ValidationError
+from pydantic_core import from_json
 from typing_extensions import TypedDict
 
 from miles_repro.errors import UserError
@@ -144,18 +145,22 @@ class NotASummary(ValueError):
 
 
 def parse_summary(text: bytes | str) -> Summary:
-    """A record, checked.
+    """A record, checked, as it was written.
 
     Raises:
         NotASummary: with a line that says what is wrong.
     """
+    check_summary(text)
+    summary: Summary = from_json(text, cache_strings="all")  # many records: their strings recur
+    return summary
+
+
+def check_summary(text: bytes | str) -> Summary:
+    """As :func:`parse_summary`, in half the time: the same record, its keys in another order."""
     try:
-        _summary.validate_json(text)
-        summary: Summary = json.loads(text)  # not what pydantic returns: that has another order
+        summary = _summary.validate_json(text)
     except ValidationError as e:
         raise _explain(e, text) from None
-    except RecursionError:
-        raise NotASummary("is nested too deeply") from None
     known = {"fused", *summary["modalities"]}
     for split in ("val", "test"):
         scores = summary[split]

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from miles_repro.alike import same_but
 from miles_repro.paper import DEFAULTS, FUSIONS, MODALITIES, MUS, SOURCES, TAUS, published
 from miles_repro.report.comparison import heading, parts, side_label, sides
 from miles_repro.report.entry import Entry, Row, entry_table, result_notes
@@ -17,7 +18,6 @@ from miles_repro.selection import (
     Cell,
     Record,
     Study,
-    same_but,
     select,
     setting,
     source,

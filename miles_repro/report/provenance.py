@@ -105,15 +105,16 @@ def study_notes(study: Study) -> list[str]:
 def code_note(runs: Sequence[Record]) -> list[str]:
     """Names the runs whose code is neither today's nor, where today has none, that of most."""
     seen: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for run in runs:
-        for module, digest in run["code"].items():
-            seen[module][digest] += 1
+    codes = {id(run["code"]): run["code"] for run in runs}  # records share theirs
+    for code, count in Counter(id(run["code"]) for run in runs).items():
+        for module, digest in codes[code].items():
+            seen[module][digest] += count
     expected = {m: today(m) or digests.most_common(1)[0][0] for m, digests in seen.items()}
     odd = {
-        run["run_id"]: {m for m, digest in run["code"].items() if digest != expected[m]}
-        for run in runs
+        code: {m for m, digest in found.items() if digest != expected[m]}
+        for code, found in codes.items()
     }
-    ids = [run_id for run_id, modules in odd.items() if modules]
+    ids = [run["run_id"] for run in runs if odd[id(run["code"])]]
     if not ids:
         return []
     modules = sorted(set().union(*odd.values()))

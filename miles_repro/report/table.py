@@ -122,10 +122,11 @@ class Table:
         names = [tuple(map(escape.latex, column)) for column in columns]
         grouped = any(group for group, _ in columns)
         frame.columns = pd.MultiIndex.from_tuples(names) if grouped else [name for _, name in names]
-        marks = frame.copy()
-        for i in range(len(self.rows)):
-            for j, column in enumerate(columns):
-                marks.iat[i, j] = "textbf:--rwrap;" if (i, column) in self.bold else ""
+        bold = [
+            ["textbf:--rwrap;" if (i, column) in self.bold else "" for column in columns]
+            for i in range(len(self.rows))
+        ]
+        marks = pd.DataFrame(bold, columns=frame.columns)
         styler = frame.style.hide(axis="index").apply(lambda _: marks, axis=None)
         return styler.to_latex(
             hrules=True,
