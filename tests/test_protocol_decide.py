@@ -48,16 +48,17 @@ def test_interruptions_change_nothing(world: int, kills: int) -> None:
     assert to_the_end(world, random.Random(kills)) == to_the_end(world)
 
 
-def test_only_undecided_rows_get_more_seeds_and_the_reference_with_them() -> None:
+def test_only_undecided_rows_get_more_seeds_the_reference_and_the_primary_with_them() -> None:
     scores = to_the_end(0)
     seeds = {row: sorted(k for r, k in scores if r == row) for row in ("vanilla_aux", *ROWS)}
     assert all(ks == list(range(1, len(ks) + 1)) for ks in seeds.values())
     end = replay(ROWS, RULE, scores)
     assert end.verdicts["ogm"].word == "worse"  # and it got every seed that deciding took
     assert 4 <= len(seeds["ogm"]) < 15
-    assert len(seeds["vanilla_aux"]) == max(len(seeds[row]) for row in ROWS)
+    assert len(seeds["vanilla_aux"]) == len(seeds["miles"])
+    assert len(seeds["miles"]) == max(len(seeds[row]) for row in ROWS)
     for row in ROWS:
-        assert end.verdicts[row].n == len(seeds[row])
+        assert end.verdicts[row].n == len(seeds[row]) or row == "miles"
         assert end.verdicts[row].word != "undecided" or len(seeds[row]) == 15
     # Each row's last seed was asked for: without it the row was undecided.
     for row in ROWS:
@@ -87,7 +88,7 @@ def test_a_diverged_run_counts_and_a_failed_one_is_named() -> None:
     found = replay(("miles", "ogm"), RULE, scores)
     assert found.verdicts["miles"].word == "equal"
     assert found.verdicts["ogm"].mean == pytest.approx(-20, abs=0.1)
-    assert found.wanted == (("vanilla_aux", 5), ("ogm", 5))
+    assert found.wanted == (("vanilla_aux", 5), ("miles", 5), ("ogm", 5))
     del scores["ogm", 4]
     found = replay(("miles", "ogm"), RULE, scores, failed={("ogm", 4)})
     assert found.lost == {"ogm": (4,)}

@@ -5,6 +5,7 @@ through the rounds as they must have happened, until a round lacks a run. So a c
 killed, at any point and any number of times, ends with the same runs as one that was not. Verdicts
 (:mod:`miles_repro.verdicts`) hold under repeated looking, so stopping on them is no peeking. A row
 stops when its own verdict is there, never for looking bad; a diverged run counts with its numbers.
+The reference and the primary row, which tables hold against every other, go on with the others.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def replay(
             (row, k)
             for k in range(1, last + 1)
             for row in (rule.reference, *rows)
-            if k <= seeds.get(row, last)
+            if row == rule.primary or k <= seeds.get(row, last)
         ]
         pairs = {
             row: [(k, (row, k), (rule.reference, k)) for k in range(1, n + 1)]
