@@ -1,0 +1,59 @@
+"""The committed results: rebuilt from the committed records, and quoted as they are."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from commands import REPO, finish
+
+RESULTS = REPO / "results"
+RECORDS = sorted((RESULTS / "records").glob("*.json.xz"))
+
+
+@pytest.mark.slow
+def test_every_published_number_comes_from_the_packed_records(tmp_path: Path) -> None:
+    """Byte for byte; notes may name another commit, so the CSV files are compared."""
+    packed = [word for path in RECORDS for word in ("--records", str(path))]
+    command = [sys.executable, "scripts/reproduce.py", "tables", *packed, "--tables-only"]
+    done = finish([*command, "--results", str(tmp_path)])
+    assert done.returncode == 0, done.stderr
+    published = {path.name: path.read_bytes() for path in (RESULTS / "tables").glob("*.csv")}
+    assert {p.name: p.read_bytes() for p in (tmp_path / "tables").glob("*.csv")} == published
+
+
+def quoted(text: str) -> dict[tuple[str, str, str], str]:
+    """(fusion, strategy, quantity) -> text of its entry in a README's table of differences."""
+    head, _, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|") and "minus" not in line
+    )
+    return {
+        (row[0].strip("`"), row[1].strip("`"), name.strip("`")): cell
+        for row in rows
+        for name, cell in zip(head[2:], row[2:], strict=True)
+    }
+
+
+@pytest.mark.parametrize("readme", [REPO / "README.md", RESULTS / "README.md"])
+def test_quoted_differences_are_the_published_ones(readme: Path) -> None:
+    (block,) = re.findall(
+        r"<!-- contrasts__(\w+) -->\n(.*?)\n<!-- end -->", readme.read_text(), re.DOTALL
+    )
+    with (RESULTS / "tables" / f"contrasts__{block[0]}.csv").open(encoding="utf-8") as file:
+        lines = {
+            (line["fusion"], line["strategy"], line["quantity"]): line
+            for line in csv.DictReader(file)
+            if line["rival"] == "vanilla_aux"
+        }
+    found = quoted(block[1])
+    assert found
+    for place, text in found.items():
+        line = lines[place]
+        numbers = [float(line[name]) for name in ("difference", "ci_low", "ci_high")]
+        mean, low, high = (f"{number:+.1f}".replace("-0.0", "+0.0") for number in numbers)
+        assert text == f"{mean} [{low}, {high}] {line['verdict']}, n {line['n']}", place
