@@ -141,7 +141,7 @@ def check_touches(
     start = build_fit(settings(tiny_data, folder, *like, **step))
     expected, found = one_step(like), one_step(overrides)
     assert changed(expected, start) == set(start.model.parts())
-    assert changed(found, expected) in row.touches
+    assert changed(found, expected) in row.touches, changed(found, expected)
 
 
 def check_neutral(

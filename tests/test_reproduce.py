@@ -185,7 +185,7 @@ def test_the_command_until_decided(tiny_data: Path, tmp_path: Path) -> None:
     first = finish(command)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "tiny, round 1: 2 runs to do" in first.stdout
-    assert "after 2 rounds of one more seed" in first.stdout
+    assert "after 2 rounds of more seeds" in first.stdout
     seeds = [(r["strategy"], r["seed"]) for r in load_summaries(runs) if r["seed"]]
     assert sorted(seeds) == [(s, k) for s in ("vanilla", "vanilla_aux") for k in (1, 2, 3, 4)]
     again = finish(command)
