@@ -112,6 +112,18 @@ def together(paths: Sequence[Path]) -> Packed:
     return Packed(_first(*(one.records for one in packed)), epochs, ", ".join(commits))
 
 
+def without_costs(
+    records: Sequence[Summary], epochs: Mapping[str, Sequence[Row]]
+) -> tuple[list[Summary], dict[str, list[Row]]]:
+    """As if no time had been taken: of runs beside other work it says nothing."""
+    bare = [{**r, "cost": dict.fromkeys(r["cost"])} for r in records]
+    rows = {
+        run_id: [{k: v for k, v in row.items() if k != "time"} for row in found]
+        for run_id, found in epochs.items()
+    }
+    return bare, rows  # type: ignore[return-value]
+
+
 def beside(own: Sequence[Summary], paths: Sequence[Path]) -> list[Summary]:
     """Own records, then those of the submissions; of one run id the first counts."""
     return _first(own, *(read(path).records for path in paths))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from miles_repro.report.claims import judge
 from miles_repro.report.comparison import comparison_sheet
 from miles_repro.report.contrasts import contrasts, contrasts_sheet, families
 from miles_repro.report.names import strategy_label
-from miles_repro.report.provenance import Origin
+from miles_repro.report.provenance import Origin, cell_data
 from miles_repro.report.robustness import robustness_sheet
 from miles_repro.selection import studies
 
@@ -23,6 +24,24 @@ def contrast_rows(records: list[dict[str, Any]], fusion: str = "concat") -> dict
     sheet = contrasts_sheet(studies(records)[0], ORIGIN)
     rows_of = [row for table in sheet.tables for row in table.data if row["fusion"] == fusion]
     return {(row["strategy"], row["rival"], row["quantity"]): row for row in rows_of}
+
+
+@pytest.mark.parametrize(
+    ("commands", "told"),
+    [
+        (
+            ["python train.py seed=1 x=2", "python train.py seed=3 x=2"],
+            "python train.py -m seed=1,3 x=2",
+        ),
+        (["miles-train -m seed=1,2", "miles-train -m seed=1,2"], "miles-train -m seed=1,2"),
+        (["a seed=1", "b seed=1"], "a seed=1 && b seed=1"),
+        (["train.py strategy=x"], "train.py strategy=x"),
+    ],
+)
+def test_a_cells_runs_are_told_as_one_command(commands: list[str], told: str) -> None:
+    runs = [record(seed=k) | {"command": text} for k, text in enumerate(commands)]
+    (cell,) = studies(runs)[0].cells.values()
+    assert cell_data(replace(cell, runs=tuple(runs)))["command"] == told
 
 
 def test_contrasts_separate_losses_from_scheduling() -> None:

@@ -32,6 +32,16 @@ def test_packed_records_come_back_and_own_ones_win(tmp_path: Path) -> None:
     assert found[2:] == records[1:]
 
 
+def test_costs_may_stay_at_home() -> None:
+    """Times taken beside other work are no figures to share."""
+    rows = [{"epoch": 1, "time": {"epoch_s": 1.0}}]
+    (bare,), epochs = submission.without_costs([record()], {"x": rows})  # type: ignore[list-item, dict-item]
+    assert record()["cost"]["wall_s"] is not None
+    assert set(bare["cost"].values()) == {None}
+    assert bare | {"cost": record()["cost"]} == record()
+    assert epochs == {"x": [{"epoch": 1}]}
+
+
 def test_the_schema_is_published() -> None:
     """After a change: python -m miles_repro.submission > docs/submission.schema.json."""
     published = json.loads((REPO / "docs" / "submission.schema.json").read_text())

@@ -119,6 +119,9 @@ def parser() -> argparse.ArgumentParser:
     tables.add_argument("--to-wandb", metavar="[ENTITY/]PROJECT", help="log tables and figures")
     submit = commands.add_parser("submit", parents=[runs], help="pack records to share")
     submit.add_argument("file", type=Path, help="the JSON file to write (.json or .json.xz)")
+    submit.add_argument(
+        "--no-costs", action="store_true", help="leave out times: other work ran beside"
+    )
     submit.add_argument("--by", default="", help="who made the runs")
     for axis in ("budget", "dataset", "fusion", "strategy"):
         submit.add_argument(f"--{axis}", help="only these, comma-separated")
@@ -215,7 +218,9 @@ def submit(args: argparse.Namespace) -> int:
             records = [record for record in records if record[axis] in asked.split(",")]
     if not records:
         raise UserError(f"no finished run in {args.runs_dir} is of these choices")
-    epochs = Epochs(args.runs_dir, dynamics_runs(records))
+    epochs: Mapping[str, Sequence[Row]] = Epochs(args.runs_dir, dynamics_runs(records))
+    if args.no_costs:
+        records, epochs = submission.without_costs(records, epochs)
     submission.write(args.file, records, args.by, epochs, version())
     print(f"{len(records)} runs packed in {args.file}: others read it with tables --with")
     return 0

@@ -69,8 +69,8 @@ class Settings(TypedDict):
 class Cost(TypedDict):
     __pydantic_config__ = _OPEN  # type: ignore[misc]
 
-    wall_s: FiniteFloat
-    cpu_s: FiniteFloat
+    wall_s: FiniteFloat | None
+    cpu_s: FiniteFloat | None
     train_samples_per_s: FiniteFloat | None
     peak_rss_mb: FiniteFloat | None
     peak_gpu_mb: FiniteFloat | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ INTERVAL_NOTE = (
 )
 RETRAINING = "One fixed split, so intervals speak of retraining only."
 RESPLITTING = "Each seed has its own split, so intervals cover retraining and re-splitting."
+
+SEED = re.compile(r"(?<= )seed=(\d+)(?= |$)")
+SINGLE = re.compile(r"\b(?:train\.py|miles-train) (?!-m)")
 
 
 @dataclass(frozen=True)
@@ -149,11 +153,24 @@ def diverged(cell: Cell) -> int:
     return sum(run["status"] == "diverged" for run in cell.runs)
 
 
+def _command(runs: Sequence[Record]) -> str:
+    """What made the runs; commands that differ in the seed alone are one sweep."""
+    seeds: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for run in runs:
+        found = SEED.search(run["command"])
+        seeds[SEED.sub("seed=\0", run["command"], count=1)][found[1] if found else ""] = None
+    return " && ".join(
+        (SINGLE.sub(r"\g<0>-m ", text, count=1) if len(values) > 1 else text).replace(
+            "\0", ",".join(values)
+        )
+        for text, values in seeds.items()
+    )
+
+
 def cell_data(cell: Cell | None) -> dict[str, Any]:
     """The CSV columns that trace a cell back to its runs."""
     if cell is None:
         return {"n_seeds": 0, "n_trials": 0}
-    commands = dict.fromkeys(run["command"] for run in cell.runs)
     return {
         "n_seeds": len(cell.runs),
         "n_diverged": diverged(cell),
@@ -165,5 +182,5 @@ def cell_data(cell: Cell | None) -> dict[str, Any]:
         "energy_j": total(cell.runs, "energy_j"),
         "search_wall_s": total(cell.searched, "wall_s"),
         "commit": commits(cell.runs).partition(" ")[2],
-        "command": " && ".join(commands),
+        "command": _command(cell.runs),
     }

@@ -44,7 +44,7 @@ def measure(work: Work) -> Section:
         assert rule is not None
         decision = UntilDecided(protocol, dataset, rule, start_with(args.launcher))
         verdict = decision.standings()["concat"].verdicts[PRIMARY]
-        runs = [summary["cost"]["cpu_s"] for summary in load_summaries(folder)]
+        runs = [summary["cost"]["cpu_s"] or 0.0 for summary in load_summaries(folder)]
         table.add(
             *(dataset, verdict.word, f"{verdict.mean:+.2f}", verdict.n, len(runs)),
             *(f"{span.wall:.0f}", f"{span.cpu:.0f}", f"{sum(runs):.0f}"),
