@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from packaging_kit import REPO
+from commands import REPO
 
 TARGETS = {
     *("help", "setup", "demo", "test", "test-slow", "test-adversarial", "test-lowest"),

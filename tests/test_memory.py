@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import REPO
 
 from miles_repro.data.cremad_index import EMOTIONS, official_clips
 from miles_repro.data.writer import Card, Preparation
 
-REPO = Path(__file__).resolve().parents[1]
 LIMIT_GIB = 4.0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import REPO
 from support import compose
 
 from miles_repro.config import build
@@ -19,7 +20,6 @@ from miles_repro.data.reader import PreparedData
 from miles_repro.encoders.check import check_inputs
 from miles_repro.errors import UserError
 
-REPO = Path(__file__).resolve().parents[1]
 WIDTHS = {"mor": 6, "zer": 47, "fou": 76, "kar": 64, "pix": 240, "fac": 216}
 
 

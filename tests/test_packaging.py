@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import rattler
 import yaml
+from commands import REPO
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from packaging_kit import REPO
 
 import miles_repro
 

@@ -39,17 +39,37 @@ def quoted(text: str) -> dict[tuple[str, str, str], str]:
     }
 
 
+def compared() -> list[dict[str, str]]:
+    """Every strategy minus vanilla_aux, of all data sets."""
+    found = []
+    for path in sorted((RESULTS / "tables").glob("contrasts__*.csv")):
+        with path.open(encoding="utf-8") as file:
+            found += [line for line in csv.DictReader(file) if line["rival"] == "vanilla_aux"]
+    return found
+
+
+def test_quoted_counts_are_those_of_the_tables() -> None:
+    (text,) = re.findall(r"\*Decided\*: (\d+) of (\d+) fused.*?(\d+) of (\d+) by probes",
+                         (RESULTS / "README.md").read_text())  # fmt: skip
+    fused = [line["verdict"] for line in compared() if line["quantity"] == "fused"]
+    probes = [
+        line["verdict"] for line in compared() if line["quantity"] not in ("fused", "abs_gap")
+    ]
+    decided = [sum(word != "undecided" for word in found) for found in (fused, probes)]
+    assert [int(n) for n in text] == [decided[0], len(fused), decided[1], len(probes)]
+    assert "better" not in fused  # "Better than vanilla_aux: nothing"
+
+
 @pytest.mark.parametrize("readme", [REPO / "README.md", RESULTS / "README.md"])
 def test_quoted_differences_are_the_published_ones(readme: Path) -> None:
     (block,) = re.findall(
         r"<!-- contrasts__(\w+) -->\n(.*?)\n<!-- end -->", readme.read_text(), re.DOTALL
     )
-    with (RESULTS / "tables" / f"contrasts__{block[0]}.csv").open(encoding="utf-8") as file:
-        lines = {
-            (line["fusion"], line["strategy"], line["quantity"]): line
-            for line in csv.DictReader(file)
-            if line["rival"] == "vanilla_aux"
-        }
+    lines = {
+        (line["fusion"], line["strategy"], line["quantity"]): line
+        for line in compared()
+        if f"{line['dataset']}__{line['budget']}" == block[0]
+    }
     found = quoted(block[1])
     assert found
     for place, text in found.items():

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from commands import REPO
 from support import TEST_CONF, lasting
 
 import miles_repro as mr
 from miles_repro.api import _choices, _text
 from miles_repro.errors import UserError
 from miles_repro.records import load_rows, load_summaries
-
-REPO = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import REPO
 from reach import reachable_arrays
 from support import prepare_tiny
 
@@ -19,7 +20,6 @@ from miles_repro.data.writer import Card, Preparation
 from miles_repro.errors import UserError
 
 CPU = torch.device("cpu")
-REPO = Path(__file__).resolve().parents[1]
 SIZES = {"train": 80, "val": 20, "test": 20}
 
 

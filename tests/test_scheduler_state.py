@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed
+from commands import REPO
 from scheduler_kit import (
     COURSE,
     LR,
@@ -31,7 +32,6 @@ from torch.optim import lr_scheduler
 from miles_repro import MILES
 
 pytestmark = pytest.mark.filterwarnings("ignore:no optimizer.step")
-REPO = Path(__file__).resolve().parents[1]
 
 
 def test_state_survives_a_restart() -> None:

