@@ -53,8 +53,8 @@ data: setup ## Prepare the embedded data sets: smnist_mini (digits, seen and hea
 	@$(PY) scripts/prepare_data.py dataset=mfeat
 
 demo: data ## Compare the paper's strategies on mfeat and smnist_mini: verdicts in the terminal, a page
-	$(PY) $(DEMO) --datasets mfeat --no-estimate budget.seeds=12 tracker=none $(ARGS)
-	$(PY) $(DEMO) --datasets smnist_mini --no-estimate budget.seeds=4 tracker=none $(ARGS)
+	$(PY) $(DEMO) --datasets mfeat --no-estimate budget.seeds=10 tracker=none $(ARGS)
+	$(PY) $(DEMO) --datasets smnist_mini --no-estimate budget.trials=2 budget.seeds=3 tracker=none $(ARGS)
 	@echo "page: results/local/report.html"
 	@echo 'next, seeds until every verdict is there: $(DEMO_MORE)'
 
