@@ -16,7 +16,10 @@ def front_page() -> str:
 
 setup(
     # Those that find_packages cannot see are folders of the top level (package-dir).
-    packages=[*find_packages(include=["miles_repro*"]), "miles_repro.conf", "miles_repro.paper"],
+    packages=[
+        *find_packages(include=["miles_repro*"]),
+        *("miles_repro.conf", "miles_repro.paper", "hydra_plugins.miles_sweeper"),
+    ],
     long_description=front_page(),
     long_description_content_type="text/markdown",
 )

@@ -29,7 +29,7 @@ from miles_repro import composing, places
 from miles_repro.config import Config
 from miles_repro.errors import UserError, one_line
 from miles_repro.machine import PARENT, duration
-from miles_repro.records import RunRecord, status_of
+from miles_repro.records import RunRecord, read_summary, status_of
 from miles_repro.run import Outcome, run
 from miles_repro.sweep import launch
 
@@ -54,6 +54,20 @@ def job(composed: DictConfig) -> str:
     else:
         _append(Path(hydra.sweep.dir), entry)
     return str(entry["status"])
+
+
+def report_finished(composed: DictConfig, overrides: list[str], folder: Path) -> bool:
+    """Report a run of a sweep whose record is finished. False where there is something to do."""
+    try:
+        config = checked(composed, overrides)
+        if config.rerun or not read_summary(config.run_dir):
+            return False
+    except UserError:  # its job says so
+        return False
+    entry: dict[str, Any] = {"job": "", "overrides": overrides}
+    _train(composed, overrides, entry, folder)
+    _append(folder, entry)
+    return True
 
 
 def _train(

@@ -7,20 +7,17 @@ folder, so it all looks the same under every launcher.
 from __future__ import annotations
 
 import json
-import math
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from miles_repro import places
@@ -80,6 +77,10 @@ class Launch:
     def begin(self, config: DictConfig) -> None:
         self.follower = Follower(config, self)
 
+    def expect(self, runs: Sequence[Sequence[str]]) -> None:
+        if self.follower:
+            self.follower.expect(runs)
+
     def end(self) -> None:
         """The sweep is over: last words."""
         follower, self.follower = self.follower, None
@@ -125,19 +126,25 @@ class Follower:
     def __init__(self, config: DictConfig, launch: Launch) -> None:
         self.launch = launch
         self.folder, self.runs_dir = Path(config.hydra.sweep.dir), str(config.runtime.runs_dir)
-        sizes = axes(config)
-        self.total = math.prod(sizes.values())
-        self.differs = {key for key, size in sizes.items() if size > 1}
+        self.total: int | None = None  # until a sweeper of ours says so
+        self.differs: set[str] = set()
         self.started = self.said = time.perf_counter()
         self.counts = dict.fromkeys(("done", "skipped", "busy", "failed"), 0)
         self.lines_read: Counter[Path] = Counter()
         self.rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         warn_about_threads(config)
-        print(f"sweep of {self.total} runs", flush=True)
-        self.bar = _bar(self.total)
+        self.bar: Any = None
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._follow, daemon=True)
         self.thread.start()
+
+    def expect(self, runs: Sequence[Sequence[str]]) -> None:
+        """What will be reported: the overrides of every run."""
+        common = set(runs[0]).intersection(*runs) if runs else set()
+        self.differs = {o.split("=")[0] for run in runs for o in run if o not in common}
+        self.total = len(runs)
+        print(f"sweep of {self.total} runs", flush=True)
+        self.bar = _bar(self.total)
 
     def stop(self) -> str:
         """End the display. Returns how much is not finished, in words."""
@@ -146,6 +153,8 @@ class Follower:
         self._read()
         if self.bar:
             self.bar.stop()
+        if self.total is None:
+            return ""
         open_runs = self.total - self.counts["done"] - self.counts["skipped"]
         return f", {open_runs} of {self.total} runs are not finished"
 
@@ -157,9 +166,9 @@ class Follower:
             for line in table(self.rows):
                 print(line)
         print(f"sweep over in {took}: {summary}", flush=True)
-        if not self.total:
+        if self.total == 0:
             self.launch.failures.append("this sweep has no runs: is a range or list empty?")
-        if (lost := self.total - sum(self.counts.values())) > 0:
+        if self.total and (lost := self.total - sum(self.counts.values())) > 0:
             self.launch.failures.append(
                 f"{lost} of {self.total} runs did not report (worker killed, out of "
                 "memory, disk full?) or never began: the same command continues"
@@ -201,7 +210,7 @@ class Follower:
             return
         finished = sum(self.counts.values())
         left = "" if self.bar else f", left {self._left(finished)}"
-        self.launch.show(entry, f"[{finished}/{self.total}{left}] ", self._say)
+        self.launch.show(entry, f"[{finished}/{self.total or '?'}{left}] ", self._say)
 
     def _say(self, line: str) -> None:
         if self.bar:  # as it is: no [markup] in it is meant
@@ -211,7 +220,7 @@ class Follower:
 
     def _left(self, finished: float) -> str:
         worked = finished - self.counts["skipped"]
-        if worked <= 0:
+        if worked <= 0 or self.total is None:
             return "?"
         spent = time.perf_counter() - self.started
         return duration(spent / worked * max(0.0, self.total - finished))
@@ -228,7 +237,10 @@ class Follower:
         elif first and time.perf_counter() - self.said >= LINE_EVERY_S:
             self.said = time.perf_counter()
             ended = sum(self.counts.values())
-            print(f"[{ended}/{self.total}, left {left}] {len(beats)} running: {now}", flush=True)
+            print(
+                f"[{ended}/{self.total or '?'}, left {left}] {len(beats)} running: {now}",
+                flush=True,
+            )
 
 
 def _beats(folder: Path) -> Iterable[dict[str, Any]]:
@@ -276,21 +288,6 @@ def _bar(total: int) -> Any:
     bar.add_task("", total=total)
     bar.start()
     return bar
-
-
-def axes(config: DictConfig) -> dict[str, int]:
-    """Override -> how many values it has in this multirun. Their product is the number of jobs."""
-    params = config.hydra.sweeper.get("params") or {}
-    typed: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-    texts = [*(f"{k}={v}" for k, v in params.items()), *typed]
-    hydra = GlobalHydra.instance()
-    loader = hydra.config_loader() if hydra.is_initialized() else None  # for glob(*)
-    sizes = {}
-    for override in OverridesParser.create(config_loader=loader).parse_overrides(texts):
-        many = override.is_sweep_override() and override.is_discrete_sweep()
-        key = override.get_key_element()
-        sizes[key] = len(list(override.sweep_string_iterator())) if many else 1
-    return sizes
 
 
 sys.modules[__name__].__class__ = Verb  # miles_repro.sweep(...)

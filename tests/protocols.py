@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from commands import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from miles_repro.protocol.jobs import Job, Stage
 from miles_repro.protocol.stages import Protocol, Request
@@ -25,38 +23,11 @@ def protocol_on(data: Path, runs: Path, *strategies: str, **changes: Any) -> Pro
     return Protocol(Request(**asked))
 
 
-def expand(grid: list[str]) -> Iterator[tuple[str, ...]]:
-    """The jobs Hydra makes of a sweep's overrides."""
-    parsed = OverridesParser.create().parse_overrides(grid)
-    for batch in BasicSweeper.split_arguments(parsed, None):
-        yield from map(tuple, batch)
-
-
-def jobs_in(overrides: list[str], protocol: Protocol) -> list[Job]:
-    """The jobs of a sweep that the protocol's launcher was asked for."""
-    found = []
-    for chosen in expand([o for o in overrides if o not in protocol.request.common]):
-        values = dict(o.split("=", 1) for o in chosen)
-        trial, seed = values.pop("trial"), int(values.pop("seed"))
-        fixed = [(k, v) for k, v in values.items() if "." in k]
-        found.append(
-            Job(
-                values["dataset"],
-                values["strategy"],
-                values["fusion"],
-                trial if trial == "best" else int(trial),
-                seed,
-                fixed[0] if fixed else ("", ""),
-            )
-        )
-    return found
-
-
-def in_process(protocol: Protocol) -> Callable[[list[str]], None]:
+def in_process(protocol: Protocol) -> Callable[[Sequence[Job]], None]:
     """A launcher without processes: runs every job of the sweep here."""
 
-    def start(overrides: list[str]) -> None:
-        for job in jobs_in(overrides, protocol):
+    def start(jobs: Sequence[Job]) -> None:
+        for job in jobs:
             run(protocol.config(job), "test")
 
     return start

@@ -130,7 +130,12 @@ def build_fit(config: Config) -> Fit:
     data = PreparedData(
         config.runtime.data_dir / config.dataset.name, config.dataset.scheme, used, config.seed
     )
-    part = partial(data.part, device=torch.device("cpu"), resident_mb=config.runtime.resident_mb)
+    part = partial(
+        data.part,
+        device=torch.device("cpu"),
+        resident_mb=config.runtime.resident_mb,
+        fraction=config.budget.data_fraction,
+    )
     teachers = {
         m: running.teacher(one, config, "test", lambda config, row: None)
         for m, one in config.teachers.items()

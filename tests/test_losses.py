@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import whole_batch
+from rows import context
 from support import (
     build_fit,
     parameters,
@@ -18,12 +19,18 @@ from support import (
     settings,
     strategy_overrides,
 )
+from torch import nn
 
 from miles_repro.context import Batch
 from miles_repro.errors import UserError
+from miles_repro.fusions.base import Fusion
+from miles_repro.fusions.concat import Concat
+from miles_repro.fusions.late import Late
+from miles_repro.fusions.sum import Sum
 from miles_repro.run import run
 from miles_repro.strategies.mimo import mimo_loss
 from miles_repro.strategies.modality_dropout import ModalityDropout, dropped
+from miles_repro.strategies.tcmax import TCMax, total_correlation
 
 
 @given(st.floats(0, 5), st.lists(st.floats(0, 5), min_size=1, max_size=4), st.floats(0.05, 2))
@@ -89,3 +96,24 @@ def test_every_strategy_starts_from_the_same_weights(
     reseeded = build_fit(settings(tiny_data, tmp_path, *strategy_overrides(strategy), seed=1))
     assert not same_tensors(parameters(reseeded, parts), parameters(other, parts))
     assert not torch.equal(plain.recipe.order(26, 1), plain.recipe.order(26, 2))
+
+
+@pytest.mark.parametrize("fusion", [Concat, Sum, Late])
+def test_tcmax_sums_over_all_pairs_without_running_them(fusion: type[Fusion]) -> None:
+    """Fusions that add their terms: the closed form is the loss over every combination."""
+    torch.manual_seed(0)
+    strategy, size = TCMax(), 7
+    model = fusion({"a": 3, "b": 3}, 4)
+    z = {m: torch.randn(size, 3) for m in "ab"}
+    ctx = context(strategy, {m: nn.Identity() for m in z}, model)
+    batch = Batch(z, torch.arange(size) % 4, torch.arange(size))
+    left, right = torch.cartesian_prod(torch.arange(size), torch.arange(size)).T
+    crossed = model({"a": z["a"][left], "b": z["b"][right]})
+    want = total_correlation(model(z), batch.y, crossed)
+    torch.testing.assert_close(strategy.loss(ctx, batch, ctx.forward(batch)), want)
+
+
+def test_tcmax_draws_where_all_combinations_are_too_many() -> None:
+    ctx = context(TCMax(), {m: nn.Identity() for m in "abc"}, Late(dict.fromkeys("abc", 2), 2))
+    assert TCMax().combinations(ctx, 40).shape == (3, 40**3)
+    assert TCMax().combinations(ctx, 41).shape == (3, 1024)

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from protocols import Make, in_process, jobs_of
-from protocols import expand as sweep
 
 from miles_repro import composing, trials
 from miles_repro.errors import UserError
+from miles_repro.grid import Grid
 from miles_repro.paper import PAPER_ROWS
 from miles_repro.protocol import launch, stages
-from miles_repro.protocol.jobs import Job, Stage, boxes
+from miles_repro.protocol.jobs import Job, Stage
 from miles_repro.protocol.launch import Rounds
 from miles_repro.protocol.menu import Entry, expand, menu
 from miles_repro.protocol.plan import make_plan
 from miles_repro.protocol.stages import Request, check_request
 from miles_repro.records import load_summaries
 from miles_repro.run import run
-
-
-def choices(job: Job) -> frozenset[str]:
-    trial = (f"trial={job.trial}", f"seed={job.seed}")
-    return frozenset([*job.overrides, *trial])
-
 
 # What belongs to the protocol
 
@@ -74,9 +65,6 @@ def test_every_modality_is_trained_alone(request_tiny: Make) -> None:
     for name in ("unimodal search", "unimodal winners over seeds"):
         assert list(dict.fromkeys(job.row for job in found[name])) == rows
     assert not {job.row for job in found["search"]} & set(rows)
-    sweep = boxes(found["unimodal search"])
-    assert len(sweep) == 1
-    assert "strategy.modality=audio,image,text" in sweep[0]
 
 
 def test_ablations_only_where_asked_for(request_tiny: Make) -> None:
@@ -89,9 +77,6 @@ def test_ablations_only_where_asked_for(request_tiny: Make) -> None:
     for key, other in (("tau", "strategy.mu=0.5"), ("mu", "strategy.tau=0.2")):
         jobs = twice[f"ablation of {key} at the paper's {other[9:].split('=')[0]}"]
         assert all(other in job.overrides and job.fixed[0] == f"strategy.{key}" for job in jobs)
-        (sweep,) = boxes(jobs)
-        assert other in sweep
-        assert len(boxes([*jobs, *twice[f"ablation of {key}"]])) == 2
 
 
 def test_strategies_can_be_asked_for_by_group(tmp_path: Path) -> None:
@@ -117,37 +102,12 @@ def test_strategies_can_be_asked_for_by_group(tmp_path: Path) -> None:
         expand(["magic"])
 
 
-job_lists = st.sets(
-    st.builds(
-        Job,
-        st.sampled_from(["a", "b"]),
-        st.sampled_from(["x", "y", "z"]),
-        st.sampled_from(["concat", "sum"]),
-        st.integers(0, 3),
-        st.integers(0, 1),
-        st.sampled_from([("", ""), ("s.tau", "0.1"), ("s.tau", "0.2"), ("s.mu", "0.1")]),
-    ),
-    min_size=1,
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(job_lists)
-def test_sweeps_cover_the_missing_runs_and_nothing_else(jobs: set[Job]) -> None:
-    started = [frozenset(job) for grid in boxes(jobs) for job in sweep(grid)]
-    assert len(started) == len(set(started))
-    assert set(started) == {choices(job) for job in jobs}
-
-
-def test_a_full_search_is_one_sweep_and_an_interrupted_one_few() -> None:
-    every = [
-        Job("d", s, f, t, 0)
-        for t, f, s in itertools.product(range(80), ("concat", "sum"), ("x", "y", "z"))
-    ]
-    assert len(boxes(every)) == 1
-    assert len(boxes(every[100:])) <= 3
-    fixed = [Job("d", "miles", "sum", "best", 0, ("strategy.tau", v)) for v in ("0.1", "0.2")]
-    assert [o for o in boxes(fixed)[0] if "tau" in o] == ["strategy.tau=0.1,0.2"]
+def test_a_job_is_a_line_that_hydra_reads_as_its_overrides(tmp_path: Path) -> None:
+    job = Job("d", "miles", "sum", "best", 3, ("strategy.tau", "0.1"), "strategy.mu=0.5")
+    file = tmp_path / "jobs.txt"
+    file.write_text(f"# a comment\n\n{job.line}\n")
+    (run,) = Grid().listed(str(file), [], ["budget=mini"])
+    assert run == [*job.overrides, "trial=best", "seed=3", "budget=mini"]
 
 
 def test_unknown_choices_are_refused(request_tiny: Make) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from protocols import Make, in_process, jobs_in, jobs_of
+from protocols import Make, in_process, jobs_of
 from record_factory import record
 
 from miles_repro.protocol.decide import Rule, Run, UntilDecided, lines, replay
@@ -144,8 +144,8 @@ def test_a_killed_command_ends_with_the_same_runs(
     rule = Rule(start=2, max_seeds=12)
     begun: list[Job] = []
 
-    def start(overrides: list[str], patience: float = float("inf")) -> None:
-        for i, job in enumerate(jobs_in(overrides, protocol)):
+    def start(jobs: Sequence[Job], patience: float = float("inf")) -> None:
+        for i, job in enumerate(jobs):
             if i >= patience:
                 raise Killed
             begun.append(job)
@@ -163,9 +163,7 @@ def test_a_killed_command_ends_with_the_same_runs(
     kills = 0
     while True:
         try:
-            UntilDecided(
-                protocol, "tiny", rule, lambda overrides: start(overrides, patience=1)
-            ).finish()
+            UntilDecided(protocol, "tiny", rule, lambda jobs: start(jobs, patience=1)).finish()
             break
         except Killed:
             kills += 1
@@ -181,12 +179,12 @@ def test_time_and_failures_end_the_rounds(
 ) -> None:
     protocol = searched("vanilla", "vanilla_aux")
     rule = Rule(start=2, max_seeds=12)
-    late = UntilDecided(protocol, "tiny", rule, lambda overrides: None, until=0.0)
+    late = UntilDecided(protocol, "tiny", rule, lambda jobs: None, until=0.0)
     assert not late.finish()
     assert "out of time with 4 runs to do: the same command continues" in capsys.readouterr().out
 
-    def start(overrides: list[str]) -> None:
-        for job in jobs_in(overrides, protocol):
+    def start(jobs: Sequence[Job]) -> None:
+        for job in jobs:
             folder = protocol.config(job).run_dir
             if (job.row, job.seed) == ("vanilla", 2):
                 with RunRecord(folder).lease():

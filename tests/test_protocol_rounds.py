@@ -6,11 +6,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from commands import REPO
-from protocols import Make, expand, in_process, stage_of
+from protocols import Make, in_process, stage_of
 from record_factory import record_of
 
 from miles_repro.protocol import launch
@@ -26,8 +27,8 @@ def test_a_failing_run_is_tried_once_and_named(request_tiny: Make, tmp_path: Pat
     protocol = request_tiny("vanilla")
     starts = []
 
-    def start(overrides: list[str]) -> None:
-        starts.append(overrides)
+    def start(jobs: Sequence[Job]) -> None:
+        starts.append(jobs)
         for job in VANILLA[:2]:
             record = RunRecord(protocol.config(job).run_dir)
             with record.lease():
@@ -50,8 +51,8 @@ def test_a_killed_run_does_not_keep_the_others_from_ending(
     protocol = request_tiny("vanilla")
     sweeps = []
 
-    def start(overrides: list[str]) -> None:
-        seeds = [int(dict(o.split("=", 1) for o in job)["seed"]) for job in expand(overrides[:5])]
+    def start(jobs: Sequence[Job]) -> None:
+        seeds = [job.seed for job in jobs]
         sweeps.append(seeds)
         for seed in seeds:
             config = protocol.config(VANILLA[seed])
@@ -73,7 +74,7 @@ def test_a_run_that_saves_epochs_may_be_killed_often(
     folder = protocol.config(VANILLA[0]).run_dir
     tries = []
 
-    def start(overrides: list[str]) -> None:
+    def start(jobs: Sequence[Job]) -> None:
         tries.append(1)
         record = RunRecord(folder)
         record.write_config({})
@@ -96,11 +97,10 @@ def test_rounds_end_when_nothing_starts_and_when_everything_is_killed(
     assert len(starts) == launch.IDLE_ROUNDS
     assert set(failed.values()) == {"the launcher did not start it"}
 
-    def kill(overrides: list[str]) -> None:
-        starts.append(overrides)
-        for job in expand(overrides[:5]):
-            seed = int(dict(o.split("=", 1) for o in job)["seed"])
-            RunRecord(protocol.config(VANILLA[seed]).run_dir).write_config({"n": len(starts)})
+    def kill(jobs: Sequence[Job]) -> None:
+        starts.append(jobs)
+        for job in jobs:
+            RunRecord(protocol.config(job).run_dir).write_config({"n": len(starts)})
 
     starts.clear()
     failed = Rounds(protocol, stage_of(*VANILLA), kill).finish()
@@ -127,9 +127,9 @@ def test_a_run_in_another_process_is_waited_for(
         others.append(other)
     started = []
 
-    def start(overrides: list[str]) -> None:
-        started.append(overrides)
-        in_process(protocol)(overrides)
+    def start(jobs: Sequence[Job]) -> None:
+        started.append(jobs)
+        in_process(protocol)(jobs)
 
     def release() -> None:
         time.sleep(0.5)
@@ -143,5 +143,5 @@ def test_a_run_in_another_process_is_waited_for(
     assert not Rounds(protocol, stage, start, poll_s=0.05).finish()
     helper.join()
     assert "waiting for 2 runs in other processes" in capsys.readouterr().out
-    assert [o for o in started[0] if o.startswith("seed=")] == ["seed=1"]
+    assert [job.seed for job in started[0]] == [1]
     assert len(started) == 1

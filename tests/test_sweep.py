@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ from support import settings
 
 from miles_repro import job, sweep
 from miles_repro.errors import UserError
+from miles_repro.grid import Grid
 from miles_repro.records import load_summaries
 from miles_repro.sweep import Launch
 
@@ -29,11 +29,10 @@ def follow(launch: Launch, folder: Path, **axes: str) -> sweep.Follower:
         "hydra": {
             "sweep": {"dir": str(folder)},
             "launcher": {},
-            "sweeper": {"params": axes},
-            "overrides": {"task": []},
         },
     }
     launch.begin(OmegaConf.create(config))
+    launch.expect(Grid().runs(f"{key}={values}" for key, values in axes.items()))
     assert launch.follower is not None
     return launch.follower
 
@@ -242,21 +241,6 @@ def test_a_mistaken_override_is_one_line_that_names_the_right_key(
     text = done.stdout + done.stderr
     assert words in text
     assert len(text.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("params", "task", "count"),
-    [
-        ({}, ["seed=0,1", "trial=range(0,3)"], 6),
-        ({"seed": "0,1,2", "strategy": "miles,ogm"}, ["seed=5"], 2),
-        ({}, ["seed=1"], 1),
-    ],
-)
-def test_jobs_are_counted_as_hydra_makes_them(
-    params: dict[str, str], task: list[str], count: int
-) -> None:
-    node = {"hydra": {"sweeper": {"params": params}, "overrides": {"task": task}}}
-    assert math.prod(sweep.axes(OmegaConf.create(node)).values()) == count
 
 
 @pytest.mark.parametrize(("workers", "threads", "warns"), [(1, 1, False), (10**4, 1, True)])

@@ -164,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
     rule = rule_for(args, protocol)
     require_writable(args.runs_dir)
     made = make_and_show(args, protocol, rule, measure=not args.no_estimate)
-    start = start_with(args.launcher)
+    start = start_with(args.launcher, protocol.request.common)
     failed: dict[Job, str] = {}
     for name in ready:
         for stage in protocol.stages(name):

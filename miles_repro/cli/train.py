@@ -15,8 +15,10 @@ os.environ.setdefault(
 )
 
 import hydra
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.miles_sweeper import RunSweeper
 from miles_repro.machine import cores
 from miles_repro.places import CONF
 from miles_repro.sweep import launch
@@ -39,6 +41,9 @@ def menu(group: str) -> str:
 
 OmegaConf.register_new_resolver("menu", menu, replace=True)
 OmegaConf.register_new_resolver("workers", lambda threads: max(1, cores() // threads), replace=True)
+
+
+Plugins.instance().register(RunSweeper)  # Hydra does not look into editable installs
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")

@@ -1,6 +1,6 @@
 """Starting what is missing of a stage, through train.py, until every run has an outcome.
 
-A round is one sweep per grid of missing runs. Rounds end when each run is done, failed or given up:
+A round is one sweep of the missing runs. Rounds end when each run is done, failed or given up:
 
 - A run that fails keeps its error.txt and is not tried again here; the next command tries it.
 - A run that another process trains is waited for, and taken over if that process dies.
@@ -12,13 +12,15 @@ A round is one sweep per grid of missing runs. Rounds end when each run is done,
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from miles_repro.places import TRAIN
-from miles_repro.protocol.jobs import Job, Stage, boxes
+from miles_repro.protocol.jobs import Job, Stage
 from miles_repro.protocol.stages import Protocol, Seen, unfinished
 from miles_repro.records import ERROR, last_error
 
@@ -30,17 +32,25 @@ IDLE_ROUNDS = 2
 HOPELESS = 3
 """So many runs in a row given up: something is wrong with the machine, not with a run."""
 
-Start = Callable[[list[str]], object]
-"""Runs one sweep with these overrides to its end."""
+Start = Callable[[Sequence[Job]], object]
+"""Runs one sweep of these jobs to its end."""
 
 
-def sweep_command(overrides: Sequence[str], launcher: str) -> list[str]:
+def sweep_command(file: Path, common: Sequence[str], launcher: str) -> list[str]:
     choice = f"hydra/launcher={LAUNCHERS[launcher]}"
-    return [*TRAIN, "-m", *overrides, choice]
+    return [*TRAIN, "-m", f"hydra.sweeper.jobs='{file}'", *common, choice]
 
 
-def start_with(launcher: str) -> Start:
-    return lambda overrides: subprocess.run(sweep_command(overrides, launcher), check=False)
+def start_with(launcher: str, common: Sequence[str]) -> Start:
+    """``common``: overrides of every run."""
+
+    def start(jobs: Sequence[Job]) -> None:
+        with tempfile.TemporaryDirectory(prefix="miles-sweep-") as folder:
+            file = Path(folder) / "jobs.txt"
+            file.write_text("\n".join(job.line for job in jobs), encoding="utf-8")
+            subprocess.run(sweep_command(file, common, launcher), check=False)
+
+    return start
 
 
 @dataclass
@@ -89,8 +99,7 @@ class Rounds:
 
     def _launch(self, jobs: list[Job], left: list[Job]) -> bool:
         """One round. Returns whether anything happened to any of its runs."""
-        for grid in boxes(jobs):
-            self.start([*grid, *self.protocol.request.common])
+        self.start(jobs)
         before, self._seen = self._seen, self.protocol.look(left)
         happened = False
         for job in jobs:

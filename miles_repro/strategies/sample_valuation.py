@@ -67,7 +67,7 @@ def copied_share(means: Sequence[float], alpha: float, func: str) -> float:
 class SampleValuation(Strategy):
     """Show again, alone, the modality that a sample does not profit from."""
 
-    needs: ClassVar[Needs] = Needs(tasks=frozenset({"multiclass"}), passes=2.0)
+    needs: ClassVar[Needs] = Needs(tasks=frozenset({"multiclass"}), passes=2.7)
 
     level: Literal["sample", "modality"] = "sample"
     alpha: float = hyper(1.0, ge=0)

@@ -4,10 +4,10 @@ Rule      The fused head scores not only the batch's own pairs but every combina
           feature of one modality with another's of the next: F (B^M, C).
 Loss      -mean_i F_ii[y_i] + log mean_(combinations, classes) exp F, in place of the cross-entropy;
           nothing is detached. 0 for a model that knows nothing, negative once it has learnt.
-          Concat and sum take the exact sum in O(B), as F is a sum of logits there:
+          Concat, sum and late take the exact sum in O(B), as F is a sum of terms u_m there:
           log sum_c prod_m sum_j exp u_m[j, c]. Other fusions are run on all combinations.
 Defaults  none to set. ``negatives`` draws so many combinations a step, with replacement, instead of
-          taking all: needed beyond two modalities where the fusion is not additive.
+          taking all. Where all would be more than 65,536 fusion outputs a step, 1,024 are drawn.
 Search    negatives {256, 1024, all}. The batch size is part of the method.
 Deviations from the official code
           its loss is larger by the constant log(B C); it subtracts the mean before exp and returns
@@ -28,13 +28,15 @@ from torch import Tensor
 
 from miles_repro.context import Batch, Context
 from miles_repro.fusions.concat import Concat
+from miles_repro.fusions.late import Late
 from miles_repro.fusions.sum import Sum
 from miles_repro.hyper import hyper
 from miles_repro.model import Output
 from miles_repro.strategy import Needs, Strategy
 
-MOST = 65_536
-"""Most combinations that the fusion is run on in a step: all pairs of a batch of 256."""
+MOST, DRAWN = 65_536, 1024
+"""Most combinations that the fusion is run on in a step, all pairs of a batch of 256, and how many
+are drawn where there are more."""
 
 
 def true_logit(fused: Tensor, y: Tensor) -> Tensor:
@@ -57,22 +59,15 @@ def additive_total_correlation(fused: Tensor, y: Tensor, parts: Sequence[Tensor]
 class TCMax(Strategy):
     """One loss over combined features."""
 
-    needs: ClassVar[Needs] = Needs(tasks=frozenset({"multiclass"}), passes=1.2)
+    needs: ClassVar[Needs] = Needs(tasks=frozenset({"multiclass"}), passes=1.0)
 
     negatives: int | None = hyper(None, ge=1)
-
-    def setup(self, ctx: Context) -> None:
-        size, m = ctx.recipe.batch_size, len(ctx.modalities)
-        if not self._additive(ctx) and self.negatives is None and size**m > MOST:
-            raise ValueError(
-                f"negatives=null would run the fusion on all {size}^{m} combinations of a batch; "
-                "set a number, such as 1024"
-            )
 
     def loss(self, ctx: Context, batch: Batch, out: Output) -> Tensor:
         fused, fusion = out.fused.float(), ctx.model.fusion
         if self._additive(ctx) and self.negatives is None:
-            parts = [u.float() for u in fusion.unimodal(out.features).values()]
+            share = 1 / len(ctx.modalities) if isinstance(fusion, Late) else 1.0  # a mean
+            parts = [share * u.float() for u in fusion.unimodal(out.features).values()]
             return additive_total_correlation(fused, batch.y, parts)
         rows = self.combinations(ctx, len(batch.y)).to(fused.device)
         crossed = fusion({m: out.features[m][at] for m, at in zip(out.features, rows, strict=True)})
@@ -81,10 +76,10 @@ class TCMax(Strategy):
     def combinations(self, ctx: Context, size: int) -> Tensor:
         """Rows (M, N) of the batch that are put together: all of them, or drawn."""
         m = len(ctx.modalities)
-        if self.negatives is None:
+        if self.negatives is None and size**m <= MOST:
             return torch.cartesian_prod(*[torch.arange(size)] * m).T
-        return torch.randint(size, (m, self.negatives), generator=ctx.generator)
+        return torch.randint(size, (m, self.negatives or DRAWN), generator=ctx.generator)
 
     def _additive(self, ctx: Context) -> bool:
-        """Whether F is the sum of the fusion's own unimodal logits."""
-        return isinstance(ctx.model.fusion, (Concat, Sum))
+        """Whether F is a sum of terms of one modality each."""
+        return isinstance(ctx.model.fusion, (Concat, Sum, Late))

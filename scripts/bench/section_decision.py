@@ -10,7 +10,6 @@ from bench.work import REPO, Work
 from miles_repro.cli.reproduce import parser
 from miles_repro.protocol.asked import protocol_for, rule_for
 from miles_repro.protocol.decide import PRIMARY, UntilDecided
-from miles_repro.protocol.launch import start_with
 from miles_repro.records import load_summaries
 
 DATASETS = ("mfeat", "smnist_mini")
@@ -42,7 +41,7 @@ def measure(work: Work) -> Section:
         protocol = protocol_for(args)
         rule = rule_for(args, protocol)
         assert rule is not None
-        decision = UntilDecided(protocol, dataset, rule, start_with(args.launcher))
+        decision = UntilDecided(protocol, dataset, rule, print)
         verdict = decision.standings()["concat"].verdicts[PRIMARY]
         runs = [summary["cost"]["cpu_s"] or 0.0 for summary in load_summaries(folder)]
         table.add(

@@ -1,0 +1,52 @@
+"""The runs that overrides stand for: several values of a key, or the lines of a file."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from miles_repro.errors import UserError
+
+
+class Grid:
+    """Expands overrides. ``loader``: Hydra's, for ``glob(*)``."""
+
+    def __init__(self, loader: Any = None) -> None:
+        self._parser = OverridesParser.create(config_loader=loader)
+        self._known: dict[str, tuple[str, list[str]]] = {}
+
+    def runs(self, texts: Iterable[str]) -> list[list[str]]:
+        """Every combination, the last key fastest; of two values for one key the later counts."""
+        axes = dict(self._axis(text) for text in texts)
+        return [list(run) for run in itertools.product(*axes.values())]
+
+    def listed(self, file: str, before: Sequence[str], after: Sequence[str]) -> list[list[str]]:
+        """The runs of a file's lines, in shell syntax, with overrides before and after each.
+
+        Raises:
+            UserError: no such file, or a line that cannot be split into words.
+        """
+        try:
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
+            words = [shlex.split(line, comments=True) for line in lines]
+        except (OSError, ValueError) as e:
+            raise UserError(f"hydra.sweeper.jobs={file}: {e}") from None
+        return [run for line in words if line for run in self.runs([*before, *line, *after])]
+
+    def _axis(self, text: str) -> tuple[str, list[str]]:
+        if text not in self._known:
+            override = self._parser.parse_override(text)
+            key = override.get_key_element()
+            if not override.is_sweep_override():
+                values = [override.get_value_element_as_str()]
+            elif override.is_discrete_sweep():
+                values = list(override.sweep_string_iterator())
+            else:
+                raise UserError(f"{text}: list the values; an interval has no end of them")
+            self._known[text] = key, [f"{key}={value}" for value in values]
+        return self._known[text]

@@ -1,0 +1,48 @@
+"""Overrides with several values, and files of runs, become lists of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from miles_repro.errors import UserError
+from miles_repro.grid import Grid
+
+
+@pytest.mark.parametrize(
+    ("texts", "runs"),
+    [
+        (["seed=1"], ["seed=1"]),
+        ([], [""]),
+        (["a=1,2", "b=range(0,2)"], ["a=1 b=0", "a=1 b=1", "a=2 b=0", "a=2 b=1"]),
+        (
+            ["seed=0,1,2", "strategy=miles,ogm", "seed=5"],
+            ["seed=5 strategy=miles", "seed=5 strategy=ogm"],
+        ),
+        (["seed=range(0,0)", "a=1"], []),
+        (["keep=[a,b],[c]"], ["keep=[a,b]", "keep=[c]"]),
+    ],
+)
+def test_combinations_as_hydra_makes_them(texts: list[str], runs: list[str]) -> None:
+    assert [" ".join(run) for run in Grid().runs(texts)] == runs
+
+
+def test_an_interval_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^lr=interval\(0,1\): list the values"):
+        Grid().runs(["lr=interval(0,1)"])
+
+
+def test_lines_of_a_file_are_runs(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.txt"
+    file.write_text("strategy=ogm seed=1,2  # two runs\n\nstrategy='miles' seed=3\n")
+    found = Grid().listed(str(file), ["seed=9"], ["budget=mini"])
+    assert [" ".join(run) for run in found] == [
+        "seed=1 strategy=ogm budget=mini",
+        "seed=2 strategy=ogm budget=mini",
+        "seed=3 strategy=miles budget=mini",
+    ]
+    file.write_text("seed='1")
+    for broken in (file, tmp_path / "none", tmp_path):
+        with pytest.raises(UserError, match=r"^hydra.sweeper.jobs=.*: "):
+            Grid().listed(str(broken), [], [])
