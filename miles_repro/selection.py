@@ -27,12 +27,13 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
 from miles_repro.alike import FREE, all_same_but
 from miles_repro.errors import UserError
+from miles_repro.verdicts import EPS
 
 Record = Mapping[str, Any]
 """One summary.json."""
@@ -66,7 +67,7 @@ class Study:
     """One data set at one budget: its cells by (fusion, strategy), and what had to stay outside.
 
     records: every finished run under the study's protocol, ablations included.
-    left_out: run id -> why it is not comparable.
+    left_out: run id -> why it is not comparable. eps: as ``verdicts.EPS``, how close is equal.
     """
 
     dataset: str
@@ -74,6 +75,11 @@ class Study:
     records: tuple[Record, ...]
     cells: dict[tuple[str, str], Cell]
     left_out: dict[str, str]
+    eps: Mapping[str, float] = field(default_factory=EPS.copy)
+
+    def margin(self, measure: str) -> float:
+        """Points within which two methods count as equal on a measure (``report.measures``)."""
+        return self.eps["fused" if measure == "fused" else "heads"]
 
     @cached_property
     def modalities(self) -> tuple[str, ...]:
@@ -143,13 +149,13 @@ def ordinary(record: Record) -> bool:
     return not record["pinned"] and source(record) == "val"
 
 
-def studies(records: Iterable[Record]) -> list[Study]:
+def studies(records: Iterable[Record], eps: Mapping[str, float] = EPS) -> list[Study]:
     """Group finished runs into studies, in order of data set and budget."""
     grouped: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in {record["run_id"]: record for record in records}.values():
         if record["status"] in FINISHED:
             grouped[record["dataset"], record["budget"]].append(record)
-    return [_study(*key, grouped[key]) for key in sorted(grouped)]
+    return [replace(_study(*key, grouped[key]), eps=eps) for key in sorted(grouped)]
 
 
 def study(records: Iterable[Record], dataset: str, budget: str) -> Study | None:

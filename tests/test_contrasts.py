@@ -9,7 +9,7 @@ import pytest
 from record_factory import population, record
 
 from miles_repro.report.ablations import unimodal_sheet
-from miles_repro.report.claims import judge
+from miles_repro.report.claims import claims_sheet, judge
 from miles_repro.report.comparison import comparison_sheet
 from miles_repro.report.contrasts import contrasts, contrasts_sheet, families
 from miles_repro.report.names import strategy_label
@@ -53,6 +53,23 @@ def test_contrasts_separate_losses_from_scheduling() -> None:
     assert scheduling["difference"] == pytest.approx(0.2, abs=0.5)
     assert scheduling["verdict"] == "equal"
     assert found["miles", "static_lr", "fused"]["p_holm"] <= 1
+
+
+def test_what_counts_as_equal_is_asked_for() -> None:
+    """The same records by two margins: words, notes and claims follow."""
+    runs = population(seeds=range(1, 9))
+    words, notes = {}, {}
+    for eps in (0.01, 1.0):
+        (found,) = studies(runs, {"fused": eps, "heads": 30.0})
+        pair = ("miles", "vanilla_aux")
+        words[eps] = contrasts(found, "concat", "fused", [pair])[pair].word
+        notes[eps] = " ".join(comparison_sheet(found, ORIGIN).tables[0].notes)
+        pair = ("vanilla", "vanilla_aux")
+        assert contrasts(found, "concat", "audio", [pair])[pair].word == "worse"  # and within 30
+    assert words == {0.01: "undecided", 1.0: "equal"}
+    assert "equal: within ±0.01." in notes[0.01]
+    assert "equal: within ±1." in notes[1.0]
+    assert any("> -30 points" in n for t in claims_sheet([found], ORIGIN).tables for n in t.notes)
 
 
 def test_a_smaller_gap_is_the_better_one() -> None:

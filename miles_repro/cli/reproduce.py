@@ -21,12 +21,13 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from miles_repro import places
 from miles_repro.cli.options import OneLine, at_least_one, positive, price
 from miles_repro.errors import UserError
 from miles_repro.machine import lead, stop_on_signals
+from miles_repro.verdicts import EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +61,11 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     runs = OneLine(add_help=False)
     runs.add_argument("--runs-dir", type=Path, default=RUNS, help="run records")
-    request = OneLine(add_help=False, parents=[runs])
+    equal = OneLine(add_help=False)
+    for name, key in (("--eps", "fused"), ("--eps-heads", "heads")):
+        text = f"points of {key.replace('heads', 'probes and gaps')} that count as equal"
+        equal.add_argument(name, type=positive, default=EPS[key], help=f"{text} ({EPS[key]:g})")
+    request = OneLine(add_help=False, parents=[runs, equal])
     request.add_argument("--budget", default="mini", help="smoke, mini (default) or paper")
     request.add_argument("--datasets", default="smnist_mini", help="comma-separated")
     request.add_argument("--fusions", default="concat,sum", help="comma-separated")
@@ -81,7 +86,6 @@ def parser() -> argparse.ArgumentParser:
     )
     until = request.add_argument_group("seeds until decided")
     until.add_argument("--until-decided", action="store_true", help="then more, round by round")
-    until.add_argument("--eps", type=positive, default=1.0, help="points that count as equal (1)")
     until.add_argument("--max-seeds", type=at_least_one, default=40, help="for every strategy (40)")
     until.add_argument("--hours", type=positive, help="start no round of seeds after so long")
     until.add_argument("--reference", default="vanilla_aux", help="strategy to compare with")
@@ -99,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", parents=[runs], help="done, running, failed")
     status.add_argument("--budget", help="only this one")
     status.add_argument("--trials", action="store_true", help="drawn values and scores")
-    tables = commands.add_parser("tables", parents=[runs], help="tables, figures, report")
+    tables = commands.add_parser("tables", parents=[runs, equal], help="tables, figures, report")
     for command in (run, tables):
         command.add_argument(
             "--results", type=Path, default=RESULTS, help=f"tables go here (default: {RESULTS})"
@@ -264,17 +268,17 @@ def write_results(
         records = submission.beside(records, beside)
     if not records:
         raise UserError(f"no finished run in {args.runs_dir}: run some first, or set --runs-dir")
-    print_comparison(records, command=command, commit=commit)
+    eps = {"fused": args.eps, "heads": args.eps_heads}
+    how: Any = {"command": command, "commit": commit, "eps": eps}
+    print_comparison(records, **how)
     with disk_errors(args.results):
         if figures:
             # W&B's records may have none here
             rows = epochs or Epochs(args.runs_dir, dynamics_runs(records))
             url = project_url(from_wandb or to_wandb)
-            paths = write_all(
-                records, args.results, command=command, commit=commit, dynamics=rows, runs_url=url
-            )
+            paths = write_all(records, args.results, dynamics=rows, runs_url=url, **how)
         else:
-            paths = write_tables(records, args.results, command=command, commit=commit)
+            paths = write_tables(records, args.results, **how)
     print(f"{len(records)} runs -> {len(paths)} files in {args.results}: see {paths[-1]}")
     if to_wandb:
         send(paths, to_wandb)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from miles_repro.errors import UserError
 from miles_repro.selection import Record, Study, studies, study
+from miles_repro.verdicts import EPS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,12 @@ def comparison_table(records: Iterable[Record], dataset: str, budget: str) -> pd
 
 
 def print_comparison(
-    records: Iterable[Record], *, command: str, commit: str, console: Console | None = None
+    records: Iterable[Record],
+    *,
+    command: str,
+    commit: str,
+    eps: Mapping[str, float] = EPS,
+    console: Console | None = None,
 ) -> None:
     """Show the comparison of every data set and budget in the terminal."""
     from rich.console import Console
@@ -54,7 +60,7 @@ def print_comparison(
     from miles_repro.report.provenance import Origin
 
     console = console or Console()
-    for found in studies(records):
+    for found in studies(records, eps):
         if not found.cells:
             values = ", ".join(sorted({value for run in found.records for value in run["pinned"]}))
             console.print(
@@ -91,13 +97,14 @@ def write_all(
     *,
     command: str,
     commit: str,
+    eps: Mapping[str, float] = EPS,
     dynamics: Rows | None = None,
     runs_url: str | None = None,
 ) -> list[Path]:
     """Write <out_dir>/tables/*, figures/*, results.json and report.html; returns the paths.
 
-    dynamics: run id -> lines of metrics.jsonl, for the runs of `dynamics_runs`; runs_url: address
-    of the W&B project that holds these runs.
+    eps: what counts as equal, as ``verdicts.EPS``; dynamics: run id -> lines of metrics.jsonl, for
+    the runs of `dynamics_runs`; runs_url: address of the W&B project that holds these runs.
     """
     from miles_repro.records import to_json
     from miles_repro.report.figures import pictures
@@ -107,7 +114,7 @@ def write_all(
 
     records = list(records)
     origin = Origin(command, commit, stand_ins(records))
-    found = studies(records)
+    found = studies(records, eps)
     sheets = all_sheets(found, origin)
     paths = _write_sheets(sheets, out_dir)
     for picture in pictures(found, dynamics or {}, origin):
@@ -124,13 +131,14 @@ def write_tables(
     *,
     command: str,
     commit: str,
+    eps: Mapping[str, float] = EPS,
 ) -> list[Path]:
     """As `write_all`, the tables only: no figure is drawn, no page written."""
     from miles_repro.report.provenance import Origin
 
     records = list(records)
     origin = Origin(command, commit, stand_ins(records))
-    return _write_sheets(all_sheets(studies(records), origin), out_dir)
+    return _write_sheets(all_sheets(studies(records, eps), origin), out_dir)
 
 
 def _write_sheets(sheets: Sequence[Sheet], out_dir: Path) -> list[Path]:

@@ -14,7 +14,7 @@ import numpy as np
 from miles_repro.paper import NEAR, PAPER_ROWS
 from miles_repro.report.ablations import curves, source_cells
 from miles_repro.report.contrasts import differences, show_verdict
-from miles_repro.report.measures import SIGN, Values, interval, margin, paired, values
+from miles_repro.report.measures import SIGN, Values, interval, paired, values
 from miles_repro.report.names import NOT_RUN, strategy_label
 from miles_repro.report.table import show
 from miles_repro.selection import Study
@@ -123,7 +123,7 @@ def best(
 
 def stronger_encoders(study: Study, fusion: str) -> Finding:
     """Probe of the weakest modality better than every rival's, the others' not worse."""
-    limit = -margin("strong")
+    limit = -study.margin("strong")
     found = [
         best(study, fusion, measure=m, border=0.0 if m == study.weak else limit)
         for m in study.modalities[::-1]
@@ -199,7 +199,7 @@ def source(study: Study, fusion: str) -> Finding:
         paired(*(values(study, cells[name], measure) for name in ("val", "train")))
         for measure in ("fused", "best_epoch")
     )
-    limit = margin("fused")
+    limit = study.margin("fused")
     parts = [
         above("fused, validation minus training", fused, -limit),
         below("the same", fused, limit),

@@ -20,7 +20,8 @@ Check = Callable[[Study, str], Finding]
 
 @dataclass(frozen=True)
 class Claim:
-    """statement: what is claimed; where: who claims it; test: its parts, one contrast each."""
+    """statement: what is claimed; where: who claims it; test: its parts, one contrast each,
+    with the study's margins ``{fused}`` and ``{heads}``."""
 
     name: str
     statement: str
@@ -61,7 +62,7 @@ CLAIMS = (
         "MILES leaves stronger unimodal encoders than the other methods.",
         PAPER,
         "Parts: probe of the weakest modality, MILES - each of the other eight rows > 0; probe of "
-        f"every other modality, the same difference > -{EPS['heads']:g} points (not inferior). "
+        "every other modality, the same difference > -{heads:g} points (not inferior). "
         "Contradicted: below the same border.",
         checks.stronger_encoders,
     ),
@@ -96,7 +97,7 @@ CLAIMS = (
         "Scheduling by training metrics does as well as by validation metrics, but needs more "
         "epochs.",
         "paper, Table VI",
-        f"Parts: fused, validation - training > -{EPS['fused']:g} and < {EPS['fused']:g} points; "
+        "Parts: fused, validation - training > -{fused:g} and < {fused:g} points; "
         "best epoch, the same difference < 0. Contradicted: beyond those borders.",
         checks.source,
     ),
@@ -163,11 +164,12 @@ def paper_verdict(claim: Claim, judgements: Sequence[Judgement], origin: Origin)
 def claims_sheet(studies: Sequence[Study], origin: Origin) -> Sheet:
     """The claims page: a table of verdicts, then one table of findings per claim."""
     judgements = judge(studies)
+    margins = studies[0].eps if studies else EPS
     tables = [_verdicts(judgements, studies, origin)]
     columns = [("", "where"), ("", "verdict"), ("", "numbers")]
     for claim in CLAIMS:
         table = Table(claim.statement, columns, prose=True)
-        table.notes = [f"Claimed by: {claim.where}.", claim.test]
+        table.notes = [f"Claimed by: {claim.where}.", claim.test.format(**margins)]
         for judgement in (j for j in judgements if j.claim is claim):
             for fusion, finding in judgement.findings.items():
                 where = f"{place(judgement.study)}, {fusion}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from miles_repro.paper import DATASETS, FUSIONS, PAPER_ROWS, published
 from miles_repro.report.contrasts import contrasts, families, separated_best
 from miles_repro.report.entry import Entry, Row, entry_table, result_notes
-from miles_repro.report.measures import Instrument, margin, values
+from miles_repro.report.measures import Instrument, values
 from miles_repro.report.names import (
     NOT_RUN,
     STAND_IN,
@@ -38,7 +38,7 @@ OWN_NOTE = (
 VERDICT_NOTE = (
     "gain: mean difference of fused, in points over paired seeds, to the row marked reference of "
     "its fusion. verdict: Holm over the fusion, MILES - its losses alone by itself; equal: within "
-    f"±{margin('fused'):g}. Intervals and seeds still needed: table of contrasts."
+    "±{eps:g}. Intervals and seeds still needed: table of contrasts."
 )
 GAIN, VERDICT = ("", "gain"), ("", "verdict")
 PAIR_NOTE = "gap: largest difference between two modalities."
@@ -69,7 +69,7 @@ def comparison_sheet(study: Study, origin: Origin) -> Sheet:
     _mark_best(table, study, rows)
     notes = [PROBE_NOTE + f" {PAIR_NOTE}" * (len(study.modalities) > 2), BOLD_NOTE]
     if _judge(table, study, list(rows)):
-        notes.insert(0, VERDICT_NOTE)
+        notes.insert(0, VERDICT_NOTE.format(eps=study.margin("fused")))
     table.notes = result_notes(list(rows.values()), *notes)
     notes = [origin.note(), *study_notes(study)]
     return Sheet(

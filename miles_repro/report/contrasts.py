@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from miles_repro.paper import FUSIONS
-from miles_repro.report.measures import SIGN, margin, paired, values
+from miles_repro.report.measures import SIGN, paired, values
 from miles_repro.report.names import (
     metric_label,
     place,
@@ -81,7 +81,7 @@ def contrasts(
     names = {" - ".join(pair): pair for pair in pairs}
     found = {name: differences(study, fusion, measure, *pair) for name, pair in names.items()}
     primary = " - ".join(PRIMARY) if measure == "fused" else None
-    judged = verdicts({k: v for k, v in found.items() if v}, margin(measure), primary=primary)
+    judged = verdicts({k: v for k, v in found.items() if v}, study.margin(measure), primary=primary)
     smaller = SIGN.get(measure, 1) < 0
     return {
         names[name]: replace(v, word=SWAPPED.get(v.word, v.word)) if smaller else v
@@ -146,7 +146,7 @@ def _table(study: Study, fusion: str, measure: str, kind: str, pairs: Sequence[P
     primary = ", but MILES - its losses alone, the contrast named beforehand, by itself"
     note = FAMILY_NOTE.format(
         primary=primary if measure == "fused" and PRIMARY in judged else "",
-        margin=margin(measure),
+        margin=study.margin(measure),
         direction="smaller" if SIGN.get(measure, 1) < 0 else "larger",
     )
     table.notes = [f"{tally([v.word for v in judged.values()])} {note}"] if judged else [note]
@@ -192,7 +192,7 @@ def separated_best(study: Study, fusion: str, measure: str) -> str | None:
     gains: list[Sequence[float]] = [
         [sign * d for d in paired(ran[best], ran[name])] for name in means if name != best
     ]
-    beaten = all(g and verdict(g, margin(measure), ALPHA).word == "better" for g in gains)
+    beaten = all(g and verdict(g, study.margin(measure), ALPHA).word == "better" for g in gains)
     return best if beaten else None
 
 

@@ -21,7 +21,7 @@ from miles_repro.report.contrasts import (
     measure_label,
     measures_of,
 )
-from miles_repro.report.measures import interval, margin, values
+from miles_repro.report.measures import interval, values
 from miles_repro.report.names import metric_label, place, stem, strategies, strategy_label
 from miles_repro.report.provenance import Origin
 from miles_repro.report.ranks import rank_groups, ranks
@@ -158,7 +158,7 @@ def _forests(study: Study) -> list[Picture]:
             panels = {
                 measure_label(study, m): (
                     [_difference(study, pivot, *one) for one in v.items()],
-                    margin(m),
+                    study.margin(m),
                 )
                 for m, v in judged.items()
             }

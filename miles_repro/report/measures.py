@@ -8,7 +8,6 @@ from typing import Literal
 
 from miles_repro.selection import Cell, Record, Study, is_unimodal
 from miles_repro.stats import Interval, mean_ci
-from miles_repro.verdicts import EPS
 
 Values = dict[int, float]
 """Seed -> percent (points for gaps, epochs for best_epoch)."""
@@ -68,8 +67,3 @@ def interval(numbers: Values) -> Interval | None:
 def paired(a: Mapping[int, float], b: Mapping[int, float]) -> list[float]:
     """a - b over the seeds both have, in the order of the seeds."""
     return [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
-
-
-def margin(name: str) -> float:
-    """Points within which two methods count as equal on a measure."""
-    return EPS["fused" if name == "fused" else "heads"]

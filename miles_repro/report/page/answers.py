@@ -13,7 +13,7 @@ from miles_repro.report.contrasts import (
     separated_best,
     show_word,
 )
-from miles_repro.report.measures import interval, margin, values
+from miles_repro.report.measures import interval, values
 from miles_repro.report.names import metric_label, strategy_label
 from miles_repro.report.provenance import Origin
 from miles_repro.report.table import fixed, show
@@ -52,7 +52,7 @@ def _lead(
     words["undecided"] += rivals - len(judged)
     texts = {
         "better": f"better than {words['better']}",
-        "equal": f"equal to {words['equal']} (within {margin('fused'):g} point)",
+        "equal": f"equal to {words['equal']} (within {study.margin('fused'):g} point)",
         "undecided": f"undecided against {words['undecided']}",
         "worse": f"worse than {words['worse']}",
     }

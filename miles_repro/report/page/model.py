@@ -10,7 +10,6 @@ from miles_repro.paper import DATASETS
 from miles_repro.report.claims import CLAIMS
 from miles_repro.report.contrasts import measure_label, measures_of
 from miles_repro.report.figures import clock
-from miles_repro.report.measures import margin
 from miles_repro.report.names import metric_label, place, stem
 from miles_repro.report.page.boards import Lines, board, row
 from miles_repro.report.page.cards import cards
@@ -75,7 +74,7 @@ def _study(
         "metric": metric_label(study),
         "modalities": list(study.modalities),
         "measures": {m: measure_label(study, m) for m in measures_of(study)},
-        "margins": {m: margin(m) for m in measures_of(study)},
+        "margins": {m: study.margin(m) for m in measures_of(study)},
         "clock": clock(study),
         "facts": _facts(study),
         "notes": study_notes(study),
