@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -67,3 +68,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(program, tmp_path_factory.mktemp("profile")) as found:
         found.screen(1280)
         yield found
+
+
+@pytest.fixture
+def examples(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The examples can be imported."""
+    monkeypatch.syspath_prepend(str(REPO / "examples"))
+    yield
+    for name in ("toy", "lightning_callback", "hf_trainer"):
+        sys.modules.pop(name, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -42,3 +43,7 @@ def take_step(model: nn.ModuleDict, optimizer: Optimizer) -> list[float]:
     return [
         float((b - m.weight.detach()).mean()) for b, m in zip(before, model.values(), strict=True)
     ]
+
+
+def wanted(package: str) -> Any:
+    return pytest.importorskip(package, reason=f"MILES not tried with it: pip install {package}")

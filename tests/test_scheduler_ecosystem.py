@@ -7,8 +7,6 @@ installed skips its test loudly: ``pip install timm accelerate lightning``.
 from __future__ import annotations
 
 import copy
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +22,13 @@ from scheduler_kit import (
     optimizer_of,
     scheduler_of,
     take_step,
+    wanted,
 )
 
 from miles_repro import MILES
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:no optimizer.step")]
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SLOWED = pytest.approx([LR / 2, LR, LR], abs=1e-6)
-
-
-def wanted(package: str) -> Any:
-    return pytest.importorskip(package, reason=f"MILES not tried with it: pip install {package}")
 
 
 def spy(optimizer: Optimizer) -> list[list[float]]:
@@ -44,14 +38,6 @@ def spy(optimizer: Optimizer) -> list[list[float]]:
         lambda o, *_: seen.append([float(g["lr"]) for g in o.param_groups])
     )
     return seen
-
-
-@pytest.fixture
-def examples(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    yield
-    for name in ("toy", "lightning_callback", "hf_trainer"):
-        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize("made", ["on the wrapper", "before it"])
