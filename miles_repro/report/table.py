@@ -23,6 +23,8 @@ FUSION: Column = ("", "fusion")
 FAMILY: Column = ("", "family")
 LINE = 100
 """Characters of small type that a LaTeX line holds."""
+WORD = 12
+"""Words up to this length are not broken in a terminal."""
 PREAMBLE = "% Needs \\usepackage{booktabs}\n"
 
 
@@ -174,9 +176,13 @@ class Table:
             title=markup.escape(self.title), box=box.SIMPLE_HEAD, padding=0, show_edge=False
         )
         shown = [j for j, column in enumerate(self.columns) if column != FAMILY]
+        heads, plain = self.heads(), self.cells()
         for j in shown:
             side: Literal["left", "right"] = "left" if j < self.leads else "right"
-            table.add_column(markup.escape(self.heads()[j]), justify=side, overflow="fold")
+            words = " ".join([heads[j], *(row[j] for row in plain)]).split()
+            whole = min(WORD, max(map(len, words), default=1))
+            head = markup.escape(heads[j])
+            table.add_column(head, justify=side, overflow="fold", min_width=whole)
         for i, row in enumerate(self.cells(mark=("[bold]", "[/bold]"), form=markup.escape)):
             before = self.rows[i - 1] if i else self.rows[i]
             if any(self.rows[i].get(key) != before.get(key) for key in (FUSION, FAMILY)):
