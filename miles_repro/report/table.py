@@ -24,7 +24,7 @@ FAMILY: Column = ("", "family")
 LINE = 100
 """Characters of small type that a LaTeX line holds."""
 WORD = 12
-"""Words up to this length are not broken in a terminal."""
+"""A terminal's columns of single words up to this length break none."""
 PREAMBLE = "% Needs \\usepackage{booktabs}\n"
 
 
@@ -179,10 +179,9 @@ class Table:
         heads, plain = self.heads(), self.cells()
         for j in shown:
             side: Literal["left", "right"] = "left" if j < self.leads else "right"
-            words = " ".join([heads[j], *(row[j] for row in plain)]).split()
-            whole = min(WORD, max(map(len, words), default=1))
+            short = all(len(row[j]) <= WORD and " " not in row[j] for row in plain)
             head = markup.escape(heads[j])
-            table.add_column(head, justify=side, overflow="fold", min_width=whole)
+            table.add_column(head, justify=side, overflow="fold", no_wrap=short)
         for i, row in enumerate(self.cells(mark=("[bold]", "[/bold]"), form=markup.escape)):
             before = self.rows[i - 1] if i else self.rows[i]
             if any(self.rows[i].get(key) != before.get(key) for key in (FUSION, FAMILY)):
