@@ -70,6 +70,7 @@ class Launch:
                 return 2
             print(f"error: the sweep broke off: {type(e).__name__}: {explain(e)}", file=sys.stderr)
             self.end()
+            return 2
         finally:
             self._abandon()
         return 2 if self.failures else 3 if self.elsewhere else 0

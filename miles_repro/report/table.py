@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -116,24 +118,27 @@ class Table:
         return 2 + max(len(text) for text in (column[1], *(r.get(column, NONE) for r in self.rows)))
 
     def _tabular(self, columns: list[Column]) -> str:
-        import pandas as pd
+        def line(cells: Iterable[str]) -> str:
+            return " & ".join(cells) + " \\\\\n"
 
-        frame = self.frame()[columns if self.grouped else [name for _, name in columns]].map(
-            escape.latex
-        )
         names = [tuple(map(escape.latex, column)) for column in columns]
-        grouped = any(group for group, _ in columns)
-        frame.columns = pd.MultiIndex.from_tuples(names) if grouped else [name for _, name in names]
-        bold = [
-            ["textbf:--rwrap;" if (i, column) in self.bold else "" for column in columns]
-            for i in range(len(self.rows))
-        ]
-        marks = pd.DataFrame(bold, columns=frame.columns)
-        styler = frame.style.hide(axis="index").apply(lambda _: marks, axis=None)
-        return styler.to_latex(
-            hrules=True,
-            multicol_align="c",
-            column_format=self._column_format(columns),
+        head = ""
+        if any(group for group, _ in columns):
+            spans = [(group, len(list(of))) for group, of in groupby(names, itemgetter(0))]
+            head = line(
+                f"\\multicolumn{{{n}}}{{c}}{{{group}}}" if n > 1 else group for group, n in spans
+            )
+        body = ""
+        for i, row in enumerate(self.rows):
+            cells = [escape.latex(row.get(column, NONE)) for column in columns]
+            marked = [(i, column) in self.bold for column in columns]
+            body += line(
+                f"\\textbf{{{c}}}" if bold else c for c, bold in zip(cells, marked, strict=True)
+            )
+        head += line(name for _, name in names)
+        return (
+            f"\\begin{{tabular}}{{{self._column_format(columns)}}}\n\\toprule\n{head}"
+            f"\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
         )
 
     def _column_format(self, columns: list[Column]) -> str:
