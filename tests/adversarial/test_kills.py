@@ -32,11 +32,19 @@ def moved(process: subprocess.Popen[bytes], runs: Path, before: dict[Path, int])
     return process.poll() is not None or begun(runs) != before
 
 
+def works(pid: int) -> bool:
+    try:
+        return b"resource_tracker import" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # ended meanwhile
+        return False
+
+
 def strike(process: subprocess.Popen[bytes], way: str, draw: random.Random) -> None:
     if way == "group":
         os.killpg(process.pid, signal.SIGKILL)
     elif way == "worker":
-        workers = [pid for pid in members(process.pid) if pid != process.pid]
+        # joblib's resource tracker is none: without it the sweep ends well, but joblib complains
+        workers = [pid for pid in members(process.pid) if pid != process.pid and works(pid)]
         os.kill(draw.choice(workers) if workers else process.pid, signal.SIGKILL)
     else:
         number = {"parent": signal.SIGKILL, "term": signal.SIGTERM, "hup": signal.SIGHUP}[way]

@@ -97,7 +97,7 @@ def paper_best(study: Study, fusion: str, origin: Origin) -> tuple[str, float] |
 def paper_says(study: Study, fusion: str, origin: Origin) -> str:
     """What the paper printed for this data set and fusion, or why nothing is beside it."""
     if study.stand_in:
-        return "Stand-in data under the paper's name: no value of the paper applies."
+        return "Stand-in data: no value of the paper applies."
     best = paper_best(study, fusion, origin)
     if best is None:
         return "The paper has no such experiment."
