@@ -67,6 +67,13 @@ def train(config: Config, heads: bool, on_epoch: Callable[[], Any] = lambda: Non
     torch.set_num_threads(config.runtime.threads)
     x, y = load(config)
     model = model_of(config, heads)
+    layout = torch.channels_last if config.precision.channels_last else torch.contiguous_format
+    model.to(memory_format=layout)
+
+    def taken(m: str, rows: Tensor) -> Tensor:
+        batch = x["train"][m].index_select(0, rows)
+        return batch.contiguous(memory_format=layout) if batch.ndim == 4 else batch
+
     optimizer = torch.optim.Adam(model.parameters(), lr=config.optimizer.lr, fused=True)
     result, best = Result(), {}
     for epoch in range(1, config.epochs + 1):
@@ -75,7 +82,7 @@ def train(config: Config, heads: bool, on_epoch: Callable[[], Any] = lambda: Non
         order = torch.randperm(len(y["train"]), generator=generator)
         for rows in order.split(config.batch_size):
             target = y["train"].index_select(0, rows)
-            z = {m: net(x["train"][m].index_select(0, rows)) for m, net in model.encoders.items()}
+            z = {m: net(taken(m, rows)) for m, net in model.encoders.items()}
             loss = F.cross_entropy(model.fusion(z), target)
             for m, head in model.heads.items():
                 loss = loss + F.cross_entropy(head(z[m]), target)
