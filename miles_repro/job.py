@@ -29,8 +29,8 @@ from miles_repro import composing, places
 from miles_repro.config import Config
 from miles_repro.errors import UserError, one_line
 from miles_repro.machine import PARENT, duration
-from miles_repro.records import RunRecord, read_summary, status_of
-from miles_repro.run import Outcome, run
+from miles_repro.records import RunRecord, status_of
+from miles_repro.run import Outcome, finished, run
 from miles_repro.sweep import launch
 
 BEAT_S = 1.0
@@ -60,14 +60,12 @@ def report_finished(composed: DictConfig, overrides: list[str], folder: Path) ->
     """Report a run of a sweep whose record is finished. False where there is something to do."""
     try:
         config = checked(composed, overrides)
-        if config.rerun or not read_summary(config.run_dir):
-            return False
+        outcome = finished(config)
     except UserError:  # its job says so
         return False
-    entry: dict[str, Any] = {"job": "", "overrides": overrides}
-    _train(composed, overrides, entry, folder)
-    _append(folder, entry)
-    return True
+    if outcome:
+        _append(folder, {"overrides": overrides, **_ended(outcome)})
+    return outcome is not None
 
 
 def _train(
@@ -80,7 +78,7 @@ def _train(
         entry |= {"job": label(config), "folder": str(config.run_dir)}
         report = EpochLines() if folder is None else Heart(folder, entry["job"])
         outcome = run(config, f"{places.command('train')} {' '.join(overrides)}", report)
-        entry |= {"status": outcome.status, "text": describe(outcome), **_scores(outcome)}
+        entry |= _ended(outcome)
     except UserError as e:
         entry |= {"status": "failed", "text": str(e) + _keep(config, str(e))}
     except (Exception, SystemExit) as e:
@@ -137,13 +135,15 @@ def describe(outcome: Outcome) -> str:
     return f"{text}already done"
 
 
-def _scores(outcome: Outcome) -> dict[str, Any]:
-    """What a sweep's closing table shows of a run."""
-    if outcome.summary is None:
-        return {}
-    found = {split: outcome.summary[split]["fused"]["metric"] for split in ("val", "test")}
+def _ended(outcome: Outcome) -> dict[str, Any]:
+    """A run's line in the journal, with what the sweep's closing table shows of it."""
     c = outcome.config
-    return {"cell": [c.dataset.name, c.fusion["name"], c.strategy["name"]], **found}
+    found = {"job": label(c), "folder": str(c.run_dir), "status": outcome.status}
+    found["text"] = describe(outcome)
+    if outcome.summary is None:
+        return found
+    scores = {split: outcome.summary[split]["fused"]["metric"] for split in ("val", "test")}
+    return {**found, "cell": [c.dataset.name, c.fusion["name"], c.strategy["name"]], **scores}
 
 
 def _keep(config: Config | None, log: str) -> str:

@@ -45,15 +45,15 @@ def run(config: Config, command: str, report: Report = lambda config, row: None)
     Raises:
         UserError: the combination is not defined, or the data or the disk fail.
     """
-    if not config.rerun and (summary := read_summary(config.run_dir)):
-        return _skipped(config, summary)
+    if done := finished(config):
+        return done
     strategy, used = _checked_parts(config)
     record = RunRecord(config.run_dir)
     with record.lease() as mine:
         if not mine:
             return Outcome("busy", config)
-        if not config.rerun and (summary := read_summary(config.run_dir)):
-            return _skipped(config, summary)  # finished while we waited
+        if done := finished(config):  # while we waited
+            return done
         teachers = {
             m: teacher(one, used_by=config, command=command, report=report)
             for m, one in config.teachers.items()
@@ -64,7 +64,10 @@ def run(config: Config, command: str, report: Report = lambda config, row: None)
     return Outcome("done", config, trained)
 
 
-def _skipped(config: Config, summary: Mapping[str, Any]) -> Outcome:
+def finished(config: Config) -> Outcome | None:
+    """A run whose record is finished, which nothing asks to repeat; mirrored where that lacks."""
+    if config.rerun or not (summary := read_summary(config.run_dir)):
+        return None
     from miles_repro import tracking
 
     tracking.repeat(config, summary)

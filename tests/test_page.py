@@ -17,6 +17,7 @@ from record_factory import ablation, epoch_rows, population, record
 
 from miles_repro import report
 from miles_repro.records import Epochs
+from miles_repro.report.claims import claims_sheet
 from miles_repro.report.page import FOLDER, SCRIPTS
 from miles_repro.report.page.cards import cards
 from miles_repro.report.provenance import Origin
@@ -269,3 +270,14 @@ def test_the_address_of_a_wandb_project_needs_its_owner(monkeypatch: pytest.Monk
     assert str(connection.project_url("me/my set")).endswith("/me/my%20set")
     assert connection.project_url("mine") is None
     assert connection.project_url(None) is None
+
+
+def test_claims_say_their_tests_with_the_margins_that_were_asked_for(made: Made) -> None:
+    told = {claim["text"]: claim["test"] for claim in made.data["claims"]}
+    notes = {
+        table.title: table.notes[1]
+        for table in claims_sheet(studies(mixed()), Origin("", "")).tables[1:]
+    }
+    assert notes
+    assert {text: told[text] for text in notes} == notes
+    assert not [text for text in told.values() if "{" in text]

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from miles_repro.grid import Grid
 
@@ -58,7 +58,6 @@ class RunSweeper(Sweeper):
             runs = grid.listed(self.jobs, params, arguments)
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
         launch.expect(runs)
         if self.jobs is None:  # whoever lists runs knows what is missing
             runs = self._unfinished(runs, folder)

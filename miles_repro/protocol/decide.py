@@ -20,7 +20,7 @@ from miles_repro.protocol.jobs import Job, Stage
 from miles_repro.protocol.launch import Rounds, Start
 from miles_repro.protocol.menu import UNIMODAL, menu
 from miles_repro.protocol.stages import Protocol
-from miles_repro.verdicts import Verdict, verdicts
+from miles_repro.verdicts import EPS, Verdict, verdicts
 
 REFERENCE, PRIMARY = "vanilla_aux", "miles"
 """The contrast that was named before anything ran: miles - vanilla_aux, on the fused metric."""
@@ -40,7 +40,7 @@ class Rule:
     """start: seeds that every row gets before the first look. eps: points that count as equal."""
 
     start: int
-    eps: float = 1.0
+    eps: float = EPS["fused"]
     max_seeds: int = 40
     reference: str = REFERENCE
     primary: str = PRIMARY

@@ -21,13 +21,17 @@ Check = Callable[[Study, str], Finding]
 @dataclass(frozen=True)
 class Claim:
     """statement: what is claimed; where: who claims it; test: its parts, one contrast each,
-    with the study's margins ``{fused}`` and ``{heads}``."""
+    with places for the margins ``{fused}`` and ``{heads}``."""
 
     name: str
     statement: str
     where: str
     test: str
     check: Check
+
+    def told(self, studies: Sequence[Study]) -> str:
+        """The test with the margins of these studies, which share them."""
+        return self.test.format(**(studies[0].eps if studies else EPS))
 
 
 PAPER = "paper, Tables II and III"
@@ -164,12 +168,11 @@ def paper_verdict(claim: Claim, judgements: Sequence[Judgement], origin: Origin)
 def claims_sheet(studies: Sequence[Study], origin: Origin) -> Sheet:
     """The claims page: a table of verdicts, then one table of findings per claim."""
     judgements = judge(studies)
-    margins = studies[0].eps if studies else EPS
     tables = [_verdicts(judgements, studies, origin)]
     columns = [("", "where"), ("", "verdict"), ("", "numbers")]
     for claim in CLAIMS:
         table = Table(claim.statement, columns, prose=True)
-        table.notes = [f"Claimed by: {claim.where}.", claim.test.format(**margins)]
+        table.notes = [f"Claimed by: {claim.where}.", claim.told(studies)]
         for judgement in (j for j in judgements if j.claim is claim):
             for fusion, finding in judgement.findings.items():
                 where = f"{place(judgement.study)}, {fusion}"

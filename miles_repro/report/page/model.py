@@ -39,7 +39,7 @@ def model(
         "note": origin.note(),
         "runsUrl": runs_url,
         "studies": [_study(one, sheets, origin, rows, points) for one in ordered],
-        "claims": _claims(sheets),
+        "claims": _claims(studies, sheets),
         "ranks": _ranks(sheets),
         "ablations": _ablations(sheets),
         "cards": cards(sorted({s for study in studies for s in study.names})),
@@ -153,7 +153,7 @@ def _index(lines: Iterable[Mapping[str, Any]]) -> Lines:
     return {(line.get("fusion", ""), line["strategy"], line["quantity"]): line for line in lines}
 
 
-def _claims(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:
+def _claims(studies: Sequence[Study], sheets: Sequence[Sheet]) -> list[dict[str, Any]]:
     tables = _tables(sheets, "claims")
     verdicts, evidence = tables[0], {table.title: table for table in tables[1:]}
     found = []
@@ -163,7 +163,7 @@ def _claims(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:
             {
                 "text": claim.statement,
                 "by": claim.where,
-                "test": claim.test,
+                "test": claim.told(studies),
                 "verdicts": [[name, texts[group, name]] for group, name in verdicts.columns[1:]],
                 "findings": [list(line.values()) for line in table.rows] if table else [],
             }
