@@ -31,6 +31,8 @@ class Grid:
         Raises:
             UserError: no such file, or a line that cannot be split into words.
         """
+        if not Path(file).is_file():  # a pipe would be waited for
+            raise UserError(f"hydra.sweeper.jobs={file}: no such file")
         try:
             lines = Path(file).read_text(encoding="utf-8").splitlines()
             words = [shlex.split(line, comments=True) for line in lines]

@@ -69,7 +69,8 @@ class Launch:
                 print(f"error: {explain(e)}", file=sys.stderr)
                 return 2
             print(f"error: the sweep broke off: {type(e).__name__}: {explain(e)}", file=sys.stderr)
-            self.end()
+            if self.follower.total is not None:
+                self.end()
             return 2
         finally:
             self._abandon()

@@ -228,7 +228,6 @@ def test_two_launches_in_the_same_second_have_folders_of_their_own() -> None:
         ("strategi=miles", "no key 'strategi': did you mean strategy"),
         ("strategy=mile", "no strategy 'mile': did you mean miles"),
         ("seed=${seed}", "error: configuration: "),
-        ("~seed", "error: configuration: 'seed' is missing"),
     ],
 )
 def test_a_mistaken_override_is_one_line_that_names_the_right_key(
@@ -241,6 +240,25 @@ def test_a_mistaken_override_is_one_line_that_names_the_right_key(
     text = done.stdout + done.stderr
     assert words in text
     assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("jobs=[a,b]", "jobs=['a', 'b']: a file, or null"),
+        ("jobs=/dev/zero", "jobs=/dev/zero: no such file"),
+        ("params=3", "params=3: a mapping of keys to values, or null"),
+        ("max_batch_size=-1", "max_batch_size=-1: from 1, or null"),
+        ("max_batch_size=x", "max_batch_size=x: from 1, or null"),
+    ],
+)
+def test_a_mistake_about_the_sweep_itself_is_one_line(
+    tmp_path: Path, override: str, words: str
+) -> None:
+    script = [sys.executable, str(REPO / "train.py"), "-m", f"runtime.runs_dir={tmp_path}"]
+    done = finish([*script, f"hydra.sweeper.{override}"])
+    assert done.returncode == 2
+    assert done.stdout + done.stderr == f"error: hydra.sweeper.{words}\n"
 
 
 @pytest.mark.parametrize(("workers", "threads", "warns"), [(1, 1, False), (10**4, 1, True)])

@@ -18,6 +18,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from miles_repro.errors import UserError
 from miles_repro.grid import Grid
 
 FREE = ("seed", "trial")
@@ -50,6 +51,7 @@ class RunSweeper(Sweeper):
         assert self.hydra_context is not None
         assert self.config is not None
         assert self.launcher is not None
+        self._check()
         params = [f"{key}={values}" for key, values in self.params.items()]
         grid = Grid(self.hydra_context.config_loader)
         if self.jobs is None:
@@ -68,6 +70,22 @@ class RunSweeper(Sweeper):
             for result in found[-1]:
                 result.return_value  # noqa: B018 - raises what its job raised
         return found
+
+    def _check(self) -> None:
+        """Raises UserError: what was set for the sweeper itself is of another type."""
+        size = self.max_batch_size
+        for key, value, fits, what in (
+            (
+                "params",
+                self.params,
+                isinstance(self.params, Mapping),
+                "a mapping of keys to values",
+            ),
+            ("jobs", self.jobs, self.jobs is None or isinstance(self.jobs, str), "a file"),
+            ("max_batch_size", size, size is None or (type(size) is int and size > 0), "from 1"),
+        ):
+            if not fits:
+                raise UserError(f"hydra.sweeper.{key}={value}: {what}, or null")
 
     def _unfinished(self, runs: Sequence[list[str]], folder: Path) -> list[list[str]]:
         """Report the finished runs. Raises where a cell cannot be composed."""
