@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from miles_repro.model import Multimodal, Output
+from miles_repro.recipe import Recipe, merged
 from miles_repro.seeding import derive
 
 if TYPE_CHECKING:
     from miles_repro.data.reader import Part
-    from miles_repro.recipe import Recipe
     from miles_repro.tasks import Task
 
 Logits = dict[str, Tensor]
@@ -210,10 +210,12 @@ class Context:
             self.scaler.unscale_(self.optimizer)
         if self.recipe.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(every, self.recipe.clip_norm)
-        if self.scaler is None:
-            self.optimizer.step()
-        else:
-            self.scaler.step(self.optimizer)
+        with merged(self.optimizer):
+            if self.scaler is None:
+                self.optimizer.step()
+            else:
+                self.scaler.step(self.optimizer)
+        if self.scaler is not None:
             self.scaler.update()
         for p in every:  # a sixth of the time of optimizer.zero_grad()
             p.grad = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,6 +106,25 @@ class Recipe:
             {"params": list(module.parameters()), "name": name} for name, module in parts.items()
         ]
         return self.optimizer([g for g in groups if g["params"]])
+
+
+@contextmanager
+def merged(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Within, groups of equal settings are one: on small models a call a group is most of a step.
+
+    No number depends on it: every parameter has a state and an update of its own.
+    """
+    groups = optimizer.param_groups
+    together: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for group in groups:
+        settings = tuple(v for k, v in group.items() if k not in ("params", "name"))
+        first = together.setdefault(settings, {**group, "params": []})
+        first["params"] = first["params"] + group["params"]
+    optimizer.param_groups = list(together.values())
+    try:
+        yield
+    finally:
+        optimizer.param_groups = groups
 
 
 def fused(kind: type[torch.optim.Optimizer], device: torch.device) -> dict[str, bool]:

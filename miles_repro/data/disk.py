@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,8 +34,21 @@ def writable(folder: Path) -> Iterator[None]:
 
 
 def save_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Equal arrays give equal bytes: numpy dates every member 1980-01-01."""
-    np.savez(path, allow_pickle=False, **arrays)
+    """Equal arrays give equal bytes, also under every Python: numpy.savez's are not the same."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(_Member(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+class _Member(zipfile.ZipInfo):
+    """Dated 1980-01-01, its header as Python 3.11.4 and later write it (earlier: other bytes)."""
+
+    def FileHeader(self, zip64: bool | None = None) -> bytes:
+        self.create_version = self.extract_version = 45  # that of zip64
+        header = bytearray(super().FileHeader(zip64))
+        header[18:26] = b"\xff" * 8  # both sizes are in the extra field
+        return bytes(header)
 
 
 def put_in_place(new: Path, old: Path) -> None:

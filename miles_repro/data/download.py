@@ -181,12 +181,22 @@ def _unpacked(folder: Path, files: list[File]) -> Path:
         print(f"unpacking {archive}", file=sys.stderr, flush=True)
         try:
             with tarfile.open(archive) as tar:
-                tar.extractall(partial, filter="data")  # nothing outside, no devices, no links out
+                _extract(tar, partial)
         except (tarfile.TarError, EOFError) as error:
             raise UserError(f"{archive} cannot be unpacked: {one_line(error)[:200]}") from None
         partial.replace(out)
     inside = [path for path in out.iterdir() if path.is_dir()]
     return inside[0] if len(inside) == 1 and len(list(out.iterdir())) == 1 else out
+
+
+def _extract(tar: tarfile.TarFile, folder: Path) -> None:
+    """Files and folders only, nothing outside: early Pythons 3.11 have no filter that says so."""
+    for member in tar.getmembers():
+        inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+        if not inside or not (member.isfile() or member.isdir()):
+            raise tarfile.ExtractError(f"{member.name} is not a file inside the folder")
+    safe: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    tar.extractall(folder, **safe)
 
 
 def _mb(size: int) -> str:
