@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,6 +20,9 @@ from miles_repro.config import Config, explain
 from miles_repro.data.manifest import read_manifest
 from miles_repro.errors import UserError
 from miles_repro.places import CONF
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 Raw = Mapping[str, Any]
 """A composed configuration as plain values."""
@@ -153,14 +156,13 @@ def _by_hand(raw: Raw, spaces: Raw, overrides: Sequence[str]) -> dict[str, Any]:
 def _read(overrides: Sequence[str]) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], set, bool]:
     """Group choices with the search path, keys set one by one, whether anything else may be."""
     from hydra.core.hydra_config import HydraConfig
-    from hydra.core.override_parser.overrides_parser import OverridesParser
 
     groups = ("strategy", "optimizer", "optimizer/schedule")
     chosen: dict[str, str] = {}
     named: set[str] = set()
     path: list[str] = []
     anything = False
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    for override in map(_parsed, overrides):
         key, value = override.key_or_group, override.value()
         if isinstance(value, dict) and key in groups:
             named |= {f"{key}.{name}" for name in value}
@@ -179,6 +181,14 @@ def _read(overrides: Sequence[str]) -> tuple[tuple[tuple[str, ...], tuple[str, .
         if extra:
             path = [f"hydra.searchpath=[{','.join('file://' + p for p in extra)}]"]
     return (tuple(f"{g}={c}" for g, c in sorted(chosen.items())), tuple(path)), named, anything
+
+
+@cache
+def _parsed(override: str) -> Override:
+    """The same few overrides come with every run of a protocol, and parsing is half a look."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_overrides([override])[0]
 
 
 @cache
