@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.miles_sweeper import CellLoader
 from miles_repro.errors import UserError
 from miles_repro.grid import Grid
 
@@ -46,3 +49,38 @@ def test_lines_of_a_file_are_runs(tmp_path: Path) -> None:
     for broken in (file, tmp_path / "none", tmp_path):
         with pytest.raises(UserError, match=r"^hydra.sweeper.jobs=.*: "):
             Grid().listed(str(broken), [], [])
+
+
+class Composing:
+    """Stands for Hydra's loader; counts."""
+
+    count = 0
+
+    def load_sweep_config(self, master: DictConfig, overrides: list[str]) -> DictConfig:
+        Composing.count += 1
+        own = dict(override.split("=") for override in overrides)
+        return OmegaConf.create(
+            {"seed": 0, "trial": 0, "twice": "${seed}", "hydra": {"overrides": {"task": []}}, **own}
+        )
+
+
+@pytest.mark.parametrize(("folder", "composed"), [(".", 3), ("${hydra.job.override_dirname}", 5)])
+def test_a_cell_is_composed_once_in_a_process(
+    monkeypatch: pytest.MonkeyPatch, folder: str, composed: int
+) -> None:
+    monkeypatch.setattr(Composing, "count", 0)
+    loader = CellLoader(Composing())
+    sent = pickle.loads(pickle.dumps(loader))  # to a worker
+    master = OmegaConf.create({"hydra": {"sweep": {"subdir": folder}}})
+    for runs, which in (
+        (("a=1 seed=1", "a=1 seed=2 trial=best", "a=2 seed=3"), loader),
+        (("a=1 seed=4", "a=2 seed=5"), sent),
+    ):
+        for run in runs:
+            overrides = run.split()
+            found = which.load_sweep_config(master, overrides)
+            assert found.hydra.overrides.task == overrides or composed == 5
+            asked = dict(override.split("=") for override in overrides)
+            assert {key: str(found[key]) for key in asked} == asked
+            assert found.twice == found.seed
+    assert Composing.count == composed

@@ -1,12 +1,13 @@
 """How ``train.py -m`` becomes runs: a sweeper for Hydra (conf/hydra/sweeper/runs.yaml).
 
 As Hydra's basic one, but the runs may come from a file (one sweep where grids would be many), each
-cell is composed once to see that it is legal, and finished runs are reported without a launch.
+cell is composed once in each process, and finished runs are reported without a launch.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import pickle
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,48 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from miles_repro.errors import UserError
 from miles_repro.grid import Grid
 
 FREE = ("seed", "trial")
 """Keys that change nothing about how a cell is composed."""
+
+_cells: dict[tuple[object, ...], bytes] = {}
+
+
+class CellLoader:
+    """Hydra's loader, asked once a process for each cell: composing takes a hundred times as long
+    as the copy that each of its runs gets.
+
+    sweep: a name of its own for each sweep, kept when it is sent to a worker.
+    """
+
+    def __init__(self, loader: Any, sweep: str = "") -> None:
+        self._loader, self._sweep = loader, sweep or secrets.token_hex(8)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._loader, self._sweep)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def load_sweep_config(self, master: DictConfig, overrides: list[str]) -> DictConfig:
+        """The configuration of one run."""
+        if "override_dirname" in OmegaConf.to_yaml(master.hydra.sweep):
+            found: DictConfig = self._loader.load_sweep_config(master, overrides)
+            return found
+        free = {name: text for text in overrides if (name := text.split("=")[0]) in FREE}
+        cell = (self._sweep, *(text for text in overrides if text not in free.values()), *free)
+        if cell not in _cells:
+            _cells[cell] = pickle.dumps(self._loader.load_sweep_config(master, overrides))
+        config: DictConfig = pickle.loads(_cells[cell])  # this process's own
+        parser = OverridesParser.create()
+        for name, text in free.items():
+            config[name] = parser.parse_override(text).value()
+        config.hydra.overrides.task = overrides
+        return config
 
 
 class RunSweeper(Sweeper):
@@ -39,6 +75,8 @@ class RunSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
+        loader: Any = CellLoader(hydra_context.config_loader)
+        hydra_context = HydraContext(config_loader=loader, callbacks=hydra_context.callbacks)
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -93,20 +131,12 @@ class RunSweeper(Sweeper):
 
         assert self.hydra_context is not None
         assert self.config is not None
-        cells = defaultdict(list)
+        left = []
         for run in runs:
-            free = {o.split("=")[0]: o for o in run if o.split("=")[0] in FREE}
-            cells[tuple(o for o in run if o not in free.values()), tuple(free)].append((run, free))
-        done = set()
-        parser = OverridesParser.create()
-        for members in cells.values():
-            config = self.hydra_context.config_loader.load_sweep_config(self.config, members[0][0])
+            config = self.hydra_context.config_loader.load_sweep_config(self.config, run)
             HydraConfig.instance().set_config(config)
             with open_dict(config):
                 del config["hydra"]
-            for run, free in members:
-                for key, text in free.items():
-                    config[key] = parser.parse_override(text).value()
-                if job.report_finished(config, run, folder):
-                    done.add(tuple(run))
-        return [run for run in runs if tuple(run) not in done]
+            if not job.report_finished(config, run, folder):
+                left.append(run)
+        return left
