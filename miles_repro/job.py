@@ -126,9 +126,8 @@ def describe(outcome: Outcome) -> str:
     text = f"test {' / '.join(parts)}  best epoch {outcome.summary['best_epoch']}  "
     if outcome.summary["status"] == "diverged":
         text = f"DIVERGED (the loss was not finite)  {text}"
-    took = duration(outcome.summary["cost"]["wall_s"])
     if outcome.status == "done":
-        return text + took
+        return text + duration(outcome.summary["cost"]["wall_s"])
     if outcome.stale:
         which = ", ".join(outcome.stale[:3]) + (", .." if len(outcome.stale) > 3 else "")
         return f"{text}already done, with other code ({which} changed since): rerun=true repeats it"

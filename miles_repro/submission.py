@@ -26,7 +26,17 @@ from pydantic import (
 )
 
 from miles_repro.errors import UserError, one_line
-from miles_repro.records import Name, Row, Summary, Text, read_regular, to_json
+from miles_repro.records import (
+    PLACE,
+    SUMMARY,
+    Name,
+    Row,
+    RunRecord,
+    Summary,
+    Text,
+    read_regular,
+    to_json,
+)
 from miles_repro.records.disk import replace
 
 LARGEST = 1 << 30
@@ -102,6 +112,25 @@ def read(path: Path) -> Packed:
     if _digest(content) != content["sha256"]:
         raise UserError(f"{path}: its records are not those that were packed (sha256 differs)")
     return Packed(content["records"], content["epochs"], content["commit"])
+
+
+def unpack(paths: Sequence[Path], runs_dir: Path) -> int:
+    """Put packed runs back among the run records, so that a study goes on from them.
+
+    Returns how many were not there yet. Weights and the other runs' curves are not packed.
+    """
+    packed, new = together(paths), 0
+    for one in packed.records:
+        folder = runs_dir.joinpath(*(str(one[name]) for name in PLACE))  # type: ignore[literal-required]
+        if (folder / SUMMARY).exists():
+            continue
+        record = RunRecord(folder)
+        record.write_config(dict(one["config"]))
+        if rows := packed.epochs.get(one["run_id"]):
+            record.rewrite_rows(rows)
+        record.finish(one)
+        new += 1
+    return new
 
 
 def together(paths: Sequence[Path]) -> Packed:

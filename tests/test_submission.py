@@ -13,7 +13,7 @@ from record_factory import population, record
 
 from miles_repro import submission
 from miles_repro.errors import UserError
-from miles_repro.records import RunRecord
+from miles_repro.records import Epochs, RunRecord, load_summaries
 
 
 def write_runs(root: Path, records: list[dict[str, Any]]) -> None:
@@ -30,6 +30,22 @@ def test_packed_records_come_back_and_own_ones_win(tmp_path: Path) -> None:
     found = submission.beside(own, [tmp_path / "theirs.json"])
     assert found[:2] == own
     assert found[2:] == records[1:]
+
+
+def test_a_study_goes_on_from_packed_records(tmp_path: Path) -> None:
+    records = population(strategies=("vanilla", "miles"), seeds=(0, 1))
+    rows: list[Any] = [{"epoch": 1, "val": {}}]
+    file, runs = tmp_path / "theirs.json.xz", tmp_path / "runs"
+    submission.write(file, records, "somebody", {records[0]["run_id"]: rows})
+    write_runs(runs, [records[1] | {"command": "mine"}])
+    assert submission.unpack([file], runs) == len(records) - 1
+    assert submission.unpack([file], runs) == 0
+    found = {r["run_id"]: r for r in load_summaries(runs)}
+    assert found == {r["run_id"]: r for r in records} | {
+        records[1]["run_id"]: records[1] | {"command": "mine"}
+    }
+    shown = Epochs(runs, records)
+    assert [len(shown[r["run_id"]]) for r in records] == [1] + [0] * (len(records) - 1)
 
 
 def test_costs_may_stay_at_home() -> None:

@@ -129,6 +129,8 @@ def parser() -> argparse.ArgumentParser:
     submit.add_argument("--by", default="", help="who made the runs")
     for axis in ("budget", "dataset", "fusion", "strategy"):
         submit.add_argument(f"--{axis}", help="only these, comma-separated")
+    unpack = commands.add_parser("unpack", parents=[runs], help="go on from packed records")
+    unpack.add_argument("files", type=Path, nargs="+", metavar="FILE", help="as submit wrote them")
     return top
 
 
@@ -230,6 +232,14 @@ def submit(args: argparse.Namespace) -> int:
     return 0
 
 
+def unpack(args: argparse.Namespace) -> int:
+    from miles_repro import submission
+
+    new = submission.unpack(args.files, args.runs_dir)
+    print(f"{new} runs put into {args.runs_dir}: run goes on from them")
+    return 0
+
+
 def write_results(
     args: argparse.Namespace,
     from_wandb: str | None = None,
@@ -281,17 +291,10 @@ def write_results(
             paths = write_tables(records, args.results, **how)
     print(f"{len(records)} runs -> {len(paths)} files in {args.results}: see {paths[-1]}")
     if to_wandb:
-        send(paths, to_wandb)
+        from miles_repro.tracking.exchange import log_results
+
+        print(f"W&B: {log_results(paths, to_wandb)}")
     return unread
 
 
-def send(paths: list[Path], to_wandb: str) -> None:
-    from miles_repro.tracking.exchange import log_tables, read_table
-
-    tables = {path.stem: read_table(path) for path in paths if path.suffix == ".csv"}
-    shown = [path for path in paths if path.parent.name != "tables"]
-    entity, _, project = to_wandb.rpartition("/")
-    print(f"W&B: {log_tables(tables, shown, project, entity or None)}")
-
-
-COMMANDS = {"plan": plan, "run": run, "status": status, "tables": tables, "submit": submit}
+COMMANDS = {f.__name__: f for f in (plan, run, status, tables, submit, unpack)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +99,14 @@ def _record(run: Any, folder: Path) -> Summary:
     except (wandb.Error, ValueError, LookupError, OSError) as error:
         raise NotASummary(f"its record cannot be read ({brief(error)})") from None
     return parse_summary(path.read_bytes())
+
+
+def log_results(paths: Sequence[Path], where: str) -> str:
+    """What a report wrote, into ``[entity/]project``; returns where it can be seen."""
+    tables = {path.stem: read_table(path) for path in paths if path.suffix == ".csv"}
+    shown = [path for path in paths if path.parent.name != "tables"]
+    entity, _, project = where.rpartition("/")
+    return log_tables(tables, shown, project, entity or None)
 
 
 def log_tables(
