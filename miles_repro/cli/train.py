@@ -39,7 +39,18 @@ def menu(group: str) -> str:
     return "\n".join(lines)
 
 
+def groups() -> str:
+    """One line for each group of conf/ with its choices, for --help."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(CONF.rglob("*/*.yaml")):
+        group = path.parent.relative_to(CONF).as_posix()
+        if not group.startswith("hydra"):
+            found.setdefault(group, []).append(path.stem)
+    return "\n".join(f"{group}: {', '.join(names)}" for group, names in sorted(found.items()))
+
+
 OmegaConf.register_new_resolver("menu", menu, replace=True)
+OmegaConf.register_new_resolver("groups", groups, replace=True)
 OmegaConf.register_new_resolver("workers", lambda threads: max(1, cores() // threads), replace=True)
 
 
@@ -55,6 +66,9 @@ def job(composed: DictConfig) -> str:
 
 def main() -> int:
     """Exit status: 0 all done, 2 a mistake or a failure, 3 runs left to others, 130 interrupted."""
+    if sys.argv[1:] in (["--help"], ["-h"]):  # Hydra composes for most of a second first
+        print(OmegaConf.load(CONF / "config.yaml").hydra.help.template)
+        return 0
     return launch.run(job)
 
 
