@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Report = Callable[[Config, dict[str, Any]], None]
 """Called after each epoch of a run with its configuration and the epoch's row."""
 
-SAVE_EVERY_S = 3.0
+SAVE_EVERY_S = 1.0
 """A state to resume from is saved at most this often: all that a kill costs beside its epoch."""
 TEACHER_POLL_S = 2.0
 

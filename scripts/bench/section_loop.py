@@ -22,7 +22,7 @@ metric at the best one, bit for bit, or this section fails.
   fused metric on validation, a copy of the best weights.
 - **Ours**: all of that, and the hooks; loss and metric of every head on training and validation;
   utilization; a rate for every part of the model; the epoch's row in `metrics.jsonl`; the state to
-  resume from (at most every three seconds).
+  resume from (at most once a second).
 
 With the fused loss alone the bare loop never computes a modality's own logits; ours computes them
 for every training batch, because the record holds their training metric.
