@@ -114,7 +114,8 @@ class Balancer:
         self.ctx.teachers = {
             m: t if isinstance(t, Teacher) else Teacher(*t) for m, t in (teachers or {}).items()
         }
-        self.ctx.optimizer, self.ctx.scaler, self.ctx.backprop = optimizer, scaler, backward
+        self.ctx.optimizer = _Unmerged(optimizer)  # type: ignore[assignment]
+        self.ctx.scaler, self.ctx.backprop = scaler, backward
         if data is not None:
             self.ctx.rows = torch.arange(len(data["train"][1]))
         torch.manual_seed(derive(seed, "modules"))
@@ -242,6 +243,24 @@ class Balancer:
         self.strategy.load_state_dict(state["strategy"])
         self.ctx.model.own.load_state_dict(state["own"])
         self.ctx.rows, self._started = state["rows"], True
+
+
+class _Unmerged:
+    """The loop's optimizer with groups that no step can merge: factors act on each of them."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._optimizer, name)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self._optimizer.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        """They stay as they are."""
 
 
 def _another(optimizer: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
