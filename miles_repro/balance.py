@@ -31,7 +31,7 @@ from torch.optim import Optimizer
 from miles_repro import strategies
 from miles_repro.context import Batch, Context, Logits, Segment, Teacher
 from miles_repro.factors import RateFactors
-from miles_repro.foreign import Data, Parts, as_fusion
+from miles_repro.foreign import Data, Parts, Unmerged, as_fusion
 from miles_repro.model import Multimodal, Output
 from miles_repro.recipe import Recipe
 from miles_repro.seeding import derive
@@ -114,7 +114,7 @@ class Balancer:
         self.ctx.teachers = {
             m: t if isinstance(t, Teacher) else Teacher(*t) for m, t in (teachers or {}).items()
         }
-        self.ctx.optimizer = _Unmerged(optimizer)  # type: ignore[assignment]
+        self.ctx.optimizer = Unmerged(optimizer)  # type: ignore[assignment]
         self.ctx.scaler, self.ctx.backprop = scaler, backward
         if data is not None:
             self.ctx.rows = torch.arange(len(data["train"][1]))
@@ -243,24 +243,6 @@ class Balancer:
         self.strategy.load_state_dict(state["strategy"])
         self.ctx.model.own.load_state_dict(state["own"])
         self.ctx.rows, self._started = state["rows"], True
-
-
-class _Unmerged:
-    """The loop's optimizer with groups that no step can merge: factors act on each of them."""
-
-    def __init__(self, optimizer: Optimizer) -> None:
-        self._optimizer = optimizer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._optimizer, name)
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        return self._optimizer.param_groups
-
-    @param_groups.setter
-    def param_groups(self, groups: list[dict[str, Any]]) -> None:
-        """They stay as they are."""
 
 
 def _another(optimizer: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:

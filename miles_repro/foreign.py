@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from miles_repro.fusions.base import Fusion
 from miles_repro.fusions.concat import Concat
@@ -88,3 +89,21 @@ class Memory:
     def batches(self, order: Tensor, size: int, only: str | None = None) -> Iterator[Any]:
         for index in order.split(size):
             yield self.batch(index, only)
+
+
+class Unmerged:
+    """A foreign optimizer whose groups no step can merge: ``RateFactors`` acts on each of them."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._optimizer, name)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self._optimizer.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        """They stay as they are."""

@@ -125,11 +125,14 @@ def unpack(paths: Sequence[Path], runs_dir: Path) -> int:
         if (folder / SUMMARY).exists():
             continue
         record = RunRecord(folder)
-        record.write_config(dict(one["config"]))
-        if rows := packed.epochs.get(one["run_id"]):
-            record.rewrite_rows(rows)
-        record.finish(one)
-        new += 1
+        with record.lease() as free:
+            if not free:  # it is being trained here
+                continue
+            record.write_config(dict(one["config"]))
+            if rows := packed.epochs.get(one["run_id"]):
+                record.rewrite_rows(rows)
+            record.finish(one)
+            new += 1
     return new
 
 

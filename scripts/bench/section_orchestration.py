@@ -20,8 +20,8 @@ TEXT = """\
 Seconds from the command line to its end. *A finished run in a multirun* is the slope between sweeps
 of few and many finished runs, so the process's own start is not in it. *A tiny run in a multirun,
 beyond its training* is the slope between sweeps of few and many new runs of one process, less what
-the runs' records say of themselves (reading, training, testing); nearly all of it is Hydra, which
-composes and copies each job's configuration.
+the runs' records say of themselves (training, testing): Hydra's own copies of each job's
+configuration, its check, reading the data and building the model.
 """
 
 
@@ -58,7 +58,7 @@ def measure(work: Work) -> Section:
     cpu = statistics.median(s.cpu for s in beyond)
     table.add("a tiny run in a multirun, beyond its training", f"{wall:.3f}", f"{cpu:.3f}")
     what = "seconds around a tiny run in a multirun (CPU)"
-    goals.append(Goal(what, cpu, START_LIMIT, note="Hydra composes each job (see text)"))
+    goals.append(Goal(what, cpu, START_LIMIT, note="see text"))
     return Section("orchestration", "Around the runs", TEXT, [table], goals, raw)
 
 
