@@ -121,6 +121,9 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     tables.add_argument("--from-wandb", metavar="[ENTITY/]PROJECT", help="records from W&B instead")
     tables.add_argument("--to-wandb", metavar="[ENTITY/]PROJECT", help="log tables and figures")
+    tables.add_argument("--first", type=at_least_one, metavar="N", help="only the first N seeds")
+    own = {"tables_only": False, "from_wandb": None, "to_wandb": None, "first": None}
+    run.set_defaults(beside=[], records=[], **own)
     submit = commands.add_parser("submit", parents=[runs], help="pack records to share")
     submit.add_argument("file", type=Path, help="the JSON file to write (.json or .json.xz)")
     submit.add_argument(
@@ -179,7 +182,7 @@ def run(args: argparse.Namespace) -> int:
             until = began + 3600 * args.hours if args.hours else float("inf")
             rounds = UntilDecided(protocol, name, rule, start, made.refused, until, dict(failed))
             failed |= rounds.finish()
-    unread = write_results(args)
+    unread = tables(args)
     for job, why in failed.items():
         print(f"failed: {job}: {why}", file=sys.stderr)
     for name, command in missing.items():
@@ -206,10 +209,55 @@ def status(args: argparse.Namespace) -> int:
 
 
 def tables(args: argparse.Namespace) -> int:
-    figures = not args.tables_only
-    return write_results(
-        args, args.from_wandb, args.to_wandb, args.beside, args.records, figures=figures
-    )
+    """Tables, figures and the report, and the comparison in the terminal.
+
+    Returns the exit status: 1 where a record had to be left out.
+    """
+    from miles_repro import submission
+    from miles_repro.records import Epochs, Ignored, load_summaries, printable, tell
+    from miles_repro.records.disk import disk_errors
+    from miles_repro.report import dynamics_runs, print_comparison, write_all, write_tables
+    from miles_repro.report.provenance import version
+    from miles_repro.tracking.connection import project_url
+
+    ignored: list[Ignored] = []
+    command = printable(f"{places.command('reproduce')} {shlex.join(sys.argv[1:])}")
+    commit = version()
+    epochs: Mapping[str, Sequence[Row]] = {}
+    if args.records:
+        records, epochs, commit = submission.together(args.records)
+        command = f"make tables RECORDS='{' '.join(str(path) for path in args.records)}'"
+    elif args.from_wandb:
+        from miles_repro.tracking.exchange import records_from_wandb
+
+        records = records_from_wandb(args.from_wandb, ignored)
+    else:
+        records = load_summaries(args.runs_dir, ignored)
+    unread = tell(ignored)
+    if args.beside:
+        records = submission.beside(records, args.beside)
+    if args.first:
+        records = [record for record in records if record["seed"] <= args.first]
+        command += f" ARGS='--first {args.first}'" if args.records else ""
+    if not records:
+        raise UserError(f"no finished run in {args.runs_dir}: run some first, or set --runs-dir")
+    eps = {"fused": args.eps, "heads": args.eps_heads}
+    how: Any = {"command": command, "commit": commit, "eps": eps}
+    print_comparison(records, **how)
+    with disk_errors(args.results):
+        if args.tables_only:
+            paths = write_tables(records, args.results, **how)
+        else:
+            # W&B's records may have none here
+            rows = epochs or Epochs(args.runs_dir, dynamics_runs(records))
+            url = project_url(args.from_wandb or args.to_wandb)
+            paths = write_all(records, args.results, dynamics=rows, runs_url=url, **how)
+    print(f"{len(records)} runs -> {len(paths)} files in {args.results}: see {paths[-1]}")
+    if args.to_wandb:
+        from miles_repro.tracking.exchange import log_results
+
+        print(f"W&B: {log_results(paths, args.to_wandb)}")
+    return unread
 
 
 def submit(args: argparse.Namespace) -> int:
@@ -238,63 +286,6 @@ def unpack(args: argparse.Namespace) -> int:
     new = submission.unpack(args.files, args.runs_dir)
     print(f"{new} runs put into {args.runs_dir}: run goes on from them")
     return 0
-
-
-def write_results(
-    args: argparse.Namespace,
-    from_wandb: str | None = None,
-    to_wandb: str | None = None,
-    beside: Sequence[Path] = (),
-    packed: Sequence[Path] = (),
-    *,
-    figures: bool = True,
-) -> int:
-    """Tables, figures and the report, and the comparison in the terminal.
-
-    Returns the exit status: 1 where a record had to be left out.
-    """
-    from miles_repro import submission
-    from miles_repro.records import Epochs, Ignored, load_summaries, printable, tell
-    from miles_repro.records.disk import disk_errors
-    from miles_repro.report import dynamics_runs, print_comparison, write_all, write_tables
-    from miles_repro.report.provenance import version
-    from miles_repro.tracking.connection import project_url
-
-    ignored: list[Ignored] = []
-    command = printable(f"{places.command('reproduce')} {shlex.join(sys.argv[1:])}")
-    commit = version()
-    epochs: Mapping[str, Sequence[Row]] = {}
-    if packed:
-        records, epochs, commit = submission.together(packed)
-        command = f"make tables RECORDS='{' '.join(str(path) for path in packed)}'"
-    elif from_wandb:
-        from miles_repro.tracking.exchange import records_from_wandb
-
-        records = records_from_wandb(from_wandb, ignored)
-    else:
-        records = load_summaries(args.runs_dir, ignored)
-    unread = tell(ignored)
-    if beside:
-        records = submission.beside(records, beside)
-    if not records:
-        raise UserError(f"no finished run in {args.runs_dir}: run some first, or set --runs-dir")
-    eps = {"fused": args.eps, "heads": args.eps_heads}
-    how: Any = {"command": command, "commit": commit, "eps": eps}
-    print_comparison(records, **how)
-    with disk_errors(args.results):
-        if figures:
-            # W&B's records may have none here
-            rows = epochs or Epochs(args.runs_dir, dynamics_runs(records))
-            url = project_url(from_wandb or to_wandb)
-            paths = write_all(records, args.results, dynamics=rows, runs_url=url, **how)
-        else:
-            paths = write_tables(records, args.results, **how)
-    print(f"{len(records)} runs -> {len(paths)} files in {args.results}: see {paths[-1]}")
-    if to_wandb:
-        from miles_repro.tracking.exchange import log_results
-
-        print(f"W&B: {log_results(paths, to_wandb)}")
-    return unread
 
 
 COMMANDS = {f.__name__: f for f in (plan, run, status, tables, submit, unpack)}

@@ -91,7 +91,7 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
             new.unlink(missing_ok=True)
 
 
-def read_regular(path: Path) -> bytes:
+def read_regular(path: str | Path) -> bytes:
     """The bytes of an ordinary file of reasonable size: no pipe is waited for, no device read.
 
     Raises:

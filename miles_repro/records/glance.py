@@ -6,6 +6,7 @@ is read and checked again. It says no more than a foreign record could say, and 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Literal, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from miles_repro.errors import UserError
-from miles_repro.records.disk import read_regular, to_json, write_atomic
+from miles_repro.records.disk import read_regular, write_atomic
 from miles_repro.records.reading import Ignored, read_summary
 from miles_repro.records.summary import Count, Name, check_summary
 from miles_repro.records.writing import SUMMARY
@@ -48,7 +49,7 @@ class Glances:
     def at(self, folder: Path, ignored: list[Ignored]) -> Glance | None:
         """Of the finished run in a folder, None where there is none that can be used."""
         try:
-            stat = (folder / SUMMARY).stat()
+            stat = os.stat(f"{folder}/{SUMMARY}")  # noqa: PTH116 - half of a look was making paths
         except OSError:
             read_summary(folder, ignored, check_summary)  # which says why
             return None
@@ -67,4 +68,4 @@ class Glances:
         """For the next look; without a word where the folder cannot be written."""
         if self._found != self._known:
             with suppress(UserError):
-                write_atomic(self.path, to_json(self._found))
+                write_atomic(self.path, _glances.dump_json(self._found).decode())

@@ -75,7 +75,7 @@ def read_summary(
     ``ignored``: gets what is wrong with it; without one it is told on stderr. ``parse``: or
     `check_summary`, where the order of keys is no matter.
     """
-    path = folder / SUMMARY
+    path = f"{folder}/{SUMMARY}"
     try:
         summary = parse(read_regular(path))
         place = tuple(str(summary[name]) for name in PLACE)  # type: ignore[literal-required]
@@ -84,9 +84,9 @@ def read_summary(
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as e:
-        _note(ignored, Ignored(path, f"cannot be read: {e.strerror}"))
+        _note(ignored, Ignored(Path(path), f"cannot be read: {e.strerror}"))
     except NotASummary as e:
-        _note(ignored, Ignored(path, str(e), harmless=e.older))
+        _note(ignored, Ignored(Path(path), str(e), harmless=e.older))
     else:
         return summary
     return None
