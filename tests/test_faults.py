@@ -99,7 +99,7 @@ def test_a_sweep_killed_at_random_points_ends_like_an_undisturbed_one(
     runs, log = tmp_path / "runs", tmp_path / "log"
     kills = resumed = 0
     for attempt in range(10):
-        launcher = ("local", "basic")[attempt % 2]
+        launcher = ("local", "in_process")[attempt % 2]
         process = start(train(tiny_data, runs, *SWEEP, f"hydra/launcher={launcher}"), log)
         wait_for_an_epoch(process, runs)
         time.sleep(draw.uniform(0, 0.9))

@@ -6,11 +6,16 @@ import pickle
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.miles_sweeper import CellLoader
+from hydra_plugins import miles_sweeper
 from miles_repro.errors import UserError
 from miles_repro.grid import Grid
+from miles_repro.places import CONF
 
 
 @pytest.mark.parametrize(
@@ -69,7 +74,7 @@ def test_a_cell_is_composed_once_in_a_process(
     monkeypatch: pytest.MonkeyPatch, folder: str, composed: int
 ) -> None:
     monkeypatch.setattr(Composing, "count", 0)
-    loader = CellLoader(Composing())
+    loader = miles_sweeper.CellLoader(Composing())  # Hydra's scan of plugins makes classes anew
     sent = pickle.loads(pickle.dumps(loader))  # to a worker
     master = OmegaConf.create({"hydra": {"sweep": {"subdir": folder}}})
     for runs, which in (
@@ -84,3 +89,30 @@ def test_a_cell_is_composed_once_in_a_process(
             assert {key: str(found[key]) for key in asked} == asked
             assert found.twice == found.seed
     assert Composing.count == composed
+
+
+def test_a_launch_in_this_process_leaves_hydra_as_it_was() -> None:
+    """Each run sees its own configuration, without Hydra's part; what broke breaks the sweep."""
+    seen: list[tuple[int, list[str], bool]] = []
+
+    def task(config: DictConfig) -> str:
+        seen.append((config.seed, list(HydraConfig.get().overrides.task), "hydra" in config))
+        if config.seed == 3:
+            raise KeyboardInterrupt
+        return "done"
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = compose("config", ["hydra.mode=MULTIRUN"], return_hydra_config=True)
+    before = HydraConfig.instance().cfg
+    launcher = miles_sweeper.InProcess()
+    context = HydraContext(config_loader=loader, callbacks=None)
+    launcher.setup(hydra_context=context, task_function=task, config=master)
+    runs = [["seed=1"], ["seed=2", "fusion=sum"]]
+    found = launcher.launch(runs, 0)
+    assert [(r.overrides, r.return_value) for r in found] == [(run, "done") for run in runs]
+    assert seen == [(1, runs[0], False), (2, runs[1], False)]
+    with pytest.raises(KeyboardInterrupt):
+        launcher.launch([["seed=3"], ["seed=4"]], 2)
+    assert len(seen) == 3
+    assert HydraConfig.instance().cfg is before

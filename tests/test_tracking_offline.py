@@ -191,7 +191,8 @@ def test_the_job_type_is_the_part_in_the_protocol(changes: dict[str, Any], expec
 def test_a_name_says_what_differs_beyond_cell_trial_and_seed() -> None:
     command = (
         "python train.py dataset=toy strategy=miles seed=1 trial=best +optimizer.nesterov=true "
-        "epochs=5 optimizer/schedule=cosine runtime.device=cpu hydra/launcher=basic tracker=wandb"
+        "epochs=5 optimizer/schedule=cosine runtime.device=cpu hydra/launcher=in_process "
+        "tracker=wandb"
     )
     name = mirror.run_fields({}, header(0) | {"command": command})["name"]
     own = "+optimizer.nesterov=true epochs=5 optimizer/schedule=cosine"

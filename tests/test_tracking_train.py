@@ -93,7 +93,9 @@ def test_numbers_and_time_do_not_depend_on_wandb(
 
 def test_a_multirun_makes_one_wandb_run_per_job(tiny_data: Path, tmp_path: Path) -> None:
     """20 jobs in one process, offline, without a terminal or a home directory."""
-    args = overrides(tiny_data, tmp_path, "epochs=1", "seed=range(0,20)", "hydra/launcher=basic")
+    args = overrides(
+        tiny_data, tmp_path, "epochs=1", "seed=range(0,20)", "hydra/launcher=in_process"
+    )
     output, _ = train(environment(None), "-m", *args)
     folders = list(records.run_folders(tmp_path))
     assert len(folders) == 20

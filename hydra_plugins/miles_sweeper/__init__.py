@@ -1,6 +1,6 @@
-"""How ``train.py -m`` becomes runs: a sweeper for Hydra (conf/hydra/sweeper/runs.yaml).
+"""How ``train.py -m`` becomes runs: a sweeper (conf/hydra/sweeper) and a launcher for Hydra.
 
-As Hydra's basic one, but the runs may come from a file (one sweep where grids would be many), each
+As Hydra's basic ones, but the runs may come from a file (one sweep where grids would be many), each
 cell is composed once in each process, and finished runs are reported without a launch.
 """
 
@@ -15,6 +15,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -61,6 +63,41 @@ class CellLoader:
         return config
 
 
+def _task(loader: Any, config: DictConfig, run: list[str]) -> DictConfig:
+    """The configuration of one run, with Hydra's own part where :class:`HydraConfig` finds it."""
+    found: DictConfig = loader.load_sweep_config(config, run)
+    HydraConfig.instance().set_config(found)
+    with open_dict(found):
+        del found["hydra"]
+    return found
+
+
+class InProcess(Launcher):
+    """One run after the other in this process (conf/hydra/launcher/in_process.yaml).
+
+    Hydra's own copies each configuration several times, which takes longer than all else around a
+    tiny run. What that is for, jobs' own folders, logs, environment and callbacks, is not in use.
+    """
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.loader, self.config = hydra_context.config_loader, config
+        self.task = task_function
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        before, found = HydraConfig.instance().cfg, []
+        try:
+            for run in map(list, job_overrides):
+                status = self.task(_task(self.loader, self.config, run))
+                found.append(JobReturn(run, status=JobStatus.COMPLETED, _return_value=status))
+        finally:
+            HydraConfig.instance().cfg = before
+        return found
+
+
 class RunSweeper(Sweeper):
     """params: key -> values; jobs: a file of runs; max_batch_size: runs a launch, None for all."""
 
@@ -99,7 +136,8 @@ class RunSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         launch.expect(runs)
-        if self.jobs is None:  # whoever lists runs knows what is missing
+        # whoever lists runs knows what is missing; in this process a launch costs nothing
+        if self.jobs is None and not isinstance(self.launcher, InProcess):
             runs = self._unfinished(runs, folder)
         size = self.max_batch_size or max(1, len(runs))
         found = []
@@ -131,12 +169,9 @@ class RunSweeper(Sweeper):
 
         assert self.hydra_context is not None
         assert self.config is not None
-        left = []
-        for run in runs:
-            config = self.hydra_context.config_loader.load_sweep_config(self.config, run)
-            HydraConfig.instance().set_config(config)
-            with open_dict(config):
-                del config["hydra"]
-            if not job.report_finished(config, run, folder):
-                left.append(run)
-        return left
+        loader = self.hydra_context.config_loader
+        return [
+            run
+            for run in runs
+            if not job.report_finished(_task(loader, self.config, run), run, folder)
+        ]

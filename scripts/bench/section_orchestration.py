@@ -58,7 +58,7 @@ def measure(work: Work) -> Section:
     cpu = statistics.median(s.cpu for s in beyond)
     table.add("a tiny run in a multirun, beyond its training", f"{wall:.3f}", f"{cpu:.3f}")
     what = "seconds around a tiny run in a multirun (CPU)"
-    goals.append(Goal(what, cpu, START_LIMIT, note="see text"))
+    goals.append(Goal(what, cpu, START_LIMIT))
     return Section("orchestration", "Around the runs", TEXT, [table], goals, raw)
 
 
@@ -92,4 +92,4 @@ def finished_runs(work: Work) -> Path:
 
 def skipping(work: Work, folder: Path, runs: int) -> list[Any]:
     own = cheap(work, folder, f"range({runs})")
-    return [sys.executable, REPO / "train.py", "-m", "hydra/launcher=basic", *own]
+    return [sys.executable, REPO / "train.py", "-m", "hydra/launcher=in_process", *own]

@@ -63,7 +63,7 @@ def test_kills(tiny_data: Path, tmp_path: Path) -> None:
         runs = tmp_path / f"runs{sweeps}"
         sweeps += 1
         for _ in range(KILLS):
-            launcher, way = ("local", "basic")[kills % 2], WAYS[kills // 2 % len(WAYS)]
+            launcher, way = ("local", "in_process")[kills % 2], WAYS[kills // 2 % len(WAYS)]
             process = start(train(tiny_data, runs, *SWEEP, f"hydra/launcher={launcher}"), log)
             if draw.random() < 0.8:  # else at any moment of its start
                 wait_for(partial(moved, process, runs, begun(runs)))
