@@ -11,18 +11,29 @@ import pytest
 from commands import REPO, finish
 
 RESULTS = REPO / "results"
+README, TABLES = RESULTS / "README.md", RESULTS / "tables"
 RECORDS = sorted((RESULTS / "records").glob("*.json.xz"))
+
+
+def rebuilt(out: Path, *more: str) -> Path:
+    packed = [word for path in RECORDS for word in ("--records", str(path))]
+    command = [sys.executable, "scripts/reproduce.py", "tables", *packed, "--tables-only", *more]
+    done = finish([*command, "--results", str(out)])
+    assert done.returncode == 0, done.stderr
+    return out / "tables"
 
 
 @pytest.mark.slow
 def test_every_published_number_comes_from_the_packed_records(tmp_path: Path) -> None:
     """Byte for byte; notes may name another commit, so the CSV files are compared."""
-    packed = [word for path in RECORDS for word in ("--records", str(path))]
-    command = [sys.executable, "scripts/reproduce.py", "tables", *packed, "--tables-only"]
-    done = finish([*command, "--results", str(tmp_path)])
-    assert done.returncode == 0, done.stderr
-    published = {path.name: path.read_bytes() for path in (RESULTS / "tables").glob("*.csv")}
-    assert {p.name: p.read_bytes() for p in (tmp_path / "tables").glob("*.csv")} == published
+    published = {path.name: path.read_bytes() for path in TABLES.glob("*.csv")}
+    assert {p.name: p.read_bytes() for p in rebuilt(tmp_path).glob("*.csv")} == published
+
+
+@pytest.mark.slow
+def test_the_quoted_count_of_fewer_seeds_is_that_of_their_tables(tmp_path: Path) -> None:
+    (text,) = re.findall(r"The first (\d+) seeds alone decide (\d+) and (\d+)", README.read_text())
+    assert text[1:] == tuple(map(str, decided(compared(rebuilt(tmp_path, "--first", text[0])))))
 
 
 def quoted(text: str) -> dict[tuple[str, str, str], str]:
@@ -39,28 +50,37 @@ def quoted(text: str) -> dict[tuple[str, str, str], str]:
     }
 
 
-def compared() -> list[dict[str, str]]:
+def compared(tables: Path = TABLES) -> list[dict[str, str]]:
     """Every strategy minus vanilla_aux, of all data sets."""
     found = []
-    for path in sorted((RESULTS / "tables").glob("contrasts__*.csv")):
+    for path in sorted(tables.glob("contrasts__*.csv")):
         with path.open(encoding="utf-8") as file:
             found += [line for line in csv.DictReader(file) if line["rival"] == "vanilla_aux"]
     return found
 
 
+def verdicts(lines: list[dict[str, str]]) -> tuple[list[str], list[str]]:
+    """Of the fused metric, and of the probes."""
+    fused = [line["verdict"] for line in lines if line["quantity"] == "fused"]
+    return fused, [
+        line["verdict"] for line in lines if line["quantity"] not in ("fused", "abs_gap")
+    ]
+
+
+def decided(lines: list[dict[str, str]]) -> list[int]:
+    return [sum(word != "undecided" for word in found) for found in verdicts(lines)]
+
+
 def test_quoted_counts_are_those_of_the_tables() -> None:
     (text,) = re.findall(r"\*Decided\*: (\d+) of (\d+) fused.*?(\d+) of (\d+) by probes",
-                         (RESULTS / "README.md").read_text())  # fmt: skip
-    fused = [line["verdict"] for line in compared() if line["quantity"] == "fused"]
-    probes = [
-        line["verdict"] for line in compared() if line["quantity"] not in ("fused", "abs_gap")
-    ]
-    decided = [sum(word != "undecided" for word in found) for found in (fused, probes)]
-    assert [int(n) for n in text] == [decided[0], len(fused), decided[1], len(probes)]
+                         README.read_text())  # fmt: skip
+    fused, probes = verdicts(compared())
+    counts = decided(compared())
+    assert [int(n) for n in text] == [counts[0], len(fused), counts[1], len(probes)]
     assert "better" not in fused  # "Better than vanilla_aux: nothing"
 
 
-@pytest.mark.parametrize("readme", [REPO / "README.md", RESULTS / "README.md"])
+@pytest.mark.parametrize("readme", [REPO / "README.md", README])
 def test_quoted_differences_are_the_published_ones(readme: Path) -> None:
     (block,) = re.findall(
         r"<!-- contrasts__(\w+) -->\n(.*?)\n<!-- end -->", readme.read_text(), re.DOTALL

@@ -18,7 +18,7 @@ import hydra
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.miles_sweeper import InProcess, RunSweeper
+from hydra_plugins import miles_sweeper
 from miles_repro.machine import cores
 from miles_repro.places import CONF
 from miles_repro.sweep import launch
@@ -54,8 +54,9 @@ OmegaConf.register_new_resolver("groups", groups, replace=True)
 OmegaConf.register_new_resolver("workers", lambda threads: max(1, cores() // threads), replace=True)
 
 
-for plugin in (InProcess, RunSweeper):  # Hydra does not look into editable installs
-    Plugins.instance().register(plugin)
+plugins = Plugins.instance()  # which runs the modules it finds, and so makes their classes anew
+for plugin in (miles_sweeper.InProcess, miles_sweeper.RunSweeper):
+    plugins.register(plugin)  # Hydra does not look into editable installs
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
