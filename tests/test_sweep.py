@@ -293,3 +293,12 @@ def test_a_failing_cell_is_told_as_it_happens_and_at_the_end(
     assert len(refused) == 2
     assert all("no finished run" in line for line in refused)
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_mistake_in_a_grid_is_found_before_anything_trains(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    done = finish(train(tiny_data, tmp_path / "runs", "strategy=vanilla_aux,typo", "epochs=1"))
+    assert done.returncode == 2, done.stdout
+    assert "no strategy 'typo'" in done.stderr
+    assert not list(tmp_path.rglob("summary.json"))

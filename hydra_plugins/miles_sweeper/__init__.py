@@ -136,8 +136,7 @@ class RunSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         launch.expect(runs)
-        # whoever lists runs knows what is missing; in this process a launch costs nothing
-        if self.jobs is None and not isinstance(self.launcher, InProcess):
+        if self.jobs is None:  # whoever lists runs knows what is missing
             runs = self._unfinished(runs, folder)
         size = self.max_batch_size or max(1, len(runs))
         found = []

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from miles_repro.records import Row
 
 RUNS, RESULTS = Path("results/runs"), Path("results/local")
-LAUNCHERS = ("local", "basic", "slurm", "ray")
+LAUNCHERS = ("local", "in_process", "slurm", "ray")
 
 
 def main() -> int:

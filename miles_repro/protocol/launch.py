@@ -24,7 +24,7 @@ from miles_repro.protocol.jobs import Job, Stage
 from miles_repro.protocol.stages import Protocol, Seen, unfinished
 from miles_repro.records import ERROR, last_error
 
-LAUNCHERS = {"local": "local", "basic": "in_process", "slurm": "slurm", "ray": "ray_cluster"}
+LAUNCHERS = {"local": "local", "in_process": "in_process", "slurm": "slurm", "ray": "ray_cluster"}
 """Name here -> Hydra's name of the configuration (conf/hydra/launcher, or a plugin's own)."""
 
 TRIES = 3
