@@ -27,7 +27,12 @@ from miles_repro.grid import Grid
 FREE = ("seed", "trial")
 """Keys that change nothing about how a cell is composed."""
 
-_cells: dict[tuple[object, ...], bytes] = {}
+_cells: dict[tuple[str, ...], bytes] = {}
+
+
+def cell_of(overrides: Sequence[str]) -> tuple[str, ...]:
+    """What of a run's overrides decides how it is composed."""
+    return tuple(name if (name := text.split("=")[0]) in FREE else text for text in overrides)
 
 
 class CellLoader:
@@ -52,7 +57,7 @@ class CellLoader:
             found: DictConfig = self._loader.load_sweep_config(master, overrides)
             return found
         free = {name: text for text in overrides if (name := text.split("=")[0]) in FREE}
-        cell = (self._sweep, *(text for text in overrides if text not in free.values()), *free)
+        cell = (self._sweep, *cell_of(overrides))
         if cell not in _cells:
             _cells[cell] = pickle.dumps(self._loader.load_sweep_config(master, overrides))
         config: DictConfig = pickle.loads(_cells[cell])  # this process's own
@@ -169,6 +174,10 @@ class RunSweeper(Sweeper):
         assert self.hydra_context is not None
         assert self.config is not None
         loader = self.hydra_context.config_loader
+        if isinstance(self.launcher, InProcess):  # a job sees at once that it is finished
+            for run in {cell_of(run): run for run in runs}.values():
+                loader.load_sweep_config(self.config, run)
+            return list(runs)
         return [
             run
             for run in runs
