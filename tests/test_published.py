@@ -12,6 +12,7 @@ from commands import REPO, finish
 
 RESULTS = REPO / "results"
 README, TABLES = RESULTS / "README.md", RESULTS / "tables"
+BETTER = ("fused", "better")
 RECORDS = sorted((RESULTS / "records").glob("*.json.xz"))
 
 
@@ -37,14 +38,12 @@ def test_the_quoted_count_of_fewer_seeds_is_that_of_their_tables(tmp_path: Path)
 
 
 def quoted(text: str) -> dict[tuple[str, str, str], str]:
-    """(fusion, strategy, quantity) -> text of its entry in a README's table of differences."""
+    """(data set, fusion, strategy) -> text of its entry in a README's table of differences."""
     head, _, *rows = (
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in text.splitlines()
-        if line.startswith("|") and "minus" not in line
+        [cell.strip(" `") for cell in line.strip("|").split("|")] for line in text.splitlines()
     )
     return {
-        (row[0].strip("`"), row[1].strip("`"), name.strip("`")): cell
+        (row[0], row[1], name): cell
         for row in rows
         for name, cell in zip(head[2:], row[2:], strict=True)
     }
@@ -77,21 +76,23 @@ def test_quoted_counts_are_those_of_the_tables() -> None:
     fused, probes = verdicts(compared())
     counts = decided(compared())
     assert [int(n) for n in text] == [counts[0], len(fused), counts[1], len(probes)]
-    assert "better" not in fused  # "Better than vanilla_aux: nothing"
+    (text,) = re.findall(r"\*Better than `vanilla_aux`\*: (.*?)\.\s", README.read_text(), re.DOTALL)
+    better = [line for line in compared() if (line["quantity"], line["verdict"]) == BETTER]
+    assert sorted(re.findall(r"`(\w+)`", text)) == sorted({line["strategy"] for line in better})
 
 
 @pytest.mark.parametrize("readme", [REPO / "README.md", README])
 def test_quoted_differences_are_the_published_ones(readme: Path) -> None:
     (block,) = re.findall(
-        r"<!-- contrasts__(\w+) -->\n(.*?)\n<!-- end -->", readme.read_text(), re.DOTALL
+        r"<!-- fused differences -->\n(.*?)\n<!-- end -->", readme.read_text(), re.DOTALL
     )
     lines = {
-        (line["fusion"], line["strategy"], line["quantity"]): line
+        (line["dataset"], line["fusion"], line["strategy"]): line
         for line in compared()
-        if f"{line['dataset']}__{line['budget']}" == block[0]
+        if line["quantity"] == "fused"
     }
-    found = quoted(block[1])
-    assert found
+    found = quoted(block)
+    assert {place[:2] for place in found} == {place[:2] for place in lines}
     for place, text in found.items():
         line = lines[place]
         numbers = [float(line[name]) for name in ("difference", "ci_low", "ci_high")]

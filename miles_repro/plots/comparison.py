@@ -174,7 +174,7 @@ def critical_difference(ranks: Ranks, *, title: str) -> Figure:
         ax.xaxis.tick_top()
         ax.set_xlim(low - 0.45 * high, high + 0.45 * high)
         ax.spines["top"].set_bounds(low, high)
-        ax.set_xticks(range(low, high + 1))
+        ax.set_xticks(range(low, high + 1, 1 + high // 16))  # room for two digits
         ax.set_ylim(-(top + 0.32 * half), 0)
         for i, (first, last) in enumerate(bars):
             y = -(0.25 + 0.18 * i)
