@@ -14,10 +14,8 @@ from commands import REPO, finish, train, trained
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from rich.console import Console
-from support import settings
 
-from miles_repro import job, sweep
-from miles_repro.errors import UserError
+from miles_repro import sweep
 from miles_repro.grid import Grid
 from miles_repro.records import load_summaries
 from miles_repro.sweep import Launch
@@ -170,44 +168,6 @@ def test_markup_in_a_message_is_shown_as_it_is(launch: Launch, tmp_path: Path) -
     follower.over.set()
     follower._say("[red]no[/red] [/oops] :smile: " + "long " * 20)
     assert console.file.getvalue() == "[red]no[/red] [/oops] :smile: " + "long " * 20 + "\n"
-
-
-def test_epochs_of_running_jobs_are_known_to_the_launching_process(tmp_path: Path) -> None:
-    heart = job.Heart(tmp_path / "sweep", "tiny sum miles")
-    heart(SimpleNamespace(epochs=4), {"epoch": 1})
-    heart(SimpleNamespace(epochs=4), {"epoch": 2})  # too soon after the first
-    assert list(sweep._beats(tmp_path / "sweep")) == [
-        {"job": "tiny sum miles", "epoch": 1, "epochs": 4}
-    ]
-    heart.path.write_text("{")
-    assert list(sweep._beats(tmp_path / "sweep")) == []
-
-
-def test_the_log_of_a_failure_is_kept_where_its_line_says(
-    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = settings(tiny_data, tmp_path)
-    assert job._keep(config, "refused") == ""  # never begun
-    assert not config.run_dir.exists()
-    assert job._keep(None, "Traceback\nValueError: x") == ""
-    assert "ValueError: x" in capsys.readouterr().err
-    log = config.run_dir / "error.txt"
-    assert job._keep(config, "Traceback\nValueError: x\udcff") == f" (log: {log})"
-    assert log.read_text() == "Traceback\nValueError: x\\udcff\n"
-
-
-@pytest.mark.parametrize(
-    "error", [KeyError("seed"), TypeError("x"), RecursionError(), OSError(36, "File name too long")]
-)
-def test_what_takes_the_configuration_by_surprise_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def load(*args: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(job.composing, "load", load)
-    with pytest.raises(UserError, match=r"^configuration: .+$"):
-        job.checked(OmegaConf.create({}), [])
 
 
 def test_two_launches_in_the_same_second_have_folders_of_their_own() -> None:

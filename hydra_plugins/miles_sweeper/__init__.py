@@ -141,8 +141,10 @@ class RunSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         launch.expect(runs)
-        if self.jobs is None:  # whoever lists runs knows what is missing
-            runs = self._unfinished(runs, folder)
+        if self.jobs is None:  # whoever lists runs knows them, and what is missing
+            self._compose(runs)
+            if not isinstance(self.launcher, InProcess):  # where a launch costs nothing
+                runs = self._unfinished(runs, folder)
         size = self.max_batch_size or max(1, len(runs))
         found = []
         for start in range(0, len(runs), size):
@@ -167,17 +169,20 @@ class RunSweeper(Sweeper):
             if not fits:
                 raise UserError(f"hydra.sweeper.{key}={value}: {what}, or null")
 
+    def _compose(self, runs: Sequence[list[str]]) -> None:
+        """Raises where a cell cannot be composed, before anything trains."""
+        assert self.hydra_context is not None
+        assert self.config is not None
+        for run in {cell_of(run): run for run in runs}.values():
+            self.hydra_context.config_loader.load_sweep_config(self.config, run)
+
     def _unfinished(self, runs: Sequence[list[str]], folder: Path) -> list[list[str]]:
-        """Report the finished runs. Raises where a cell cannot be composed."""
+        """Report the finished runs; returns the others."""
         from miles_repro import job
 
         assert self.hydra_context is not None
         assert self.config is not None
         loader = self.hydra_context.config_loader
-        if isinstance(self.launcher, InProcess):  # a job sees at once that it is finished
-            for run in {cell_of(run): run for run in runs}.values():
-                loader.load_sweep_config(self.config, run)
-            return list(runs)
         return [
             run
             for run in runs

@@ -1,0 +1,52 @@
+"""One job of a sweep: what it makes known while it trains, and what it keeps of a failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from support import settings
+
+from miles_repro import job, sweep
+from miles_repro.errors import UserError
+
+
+def test_epochs_of_running_jobs_are_known_to_the_launching_process(tmp_path: Path) -> None:
+    heart = job.Heart(tmp_path / "sweep", "tiny sum miles")
+    heart(SimpleNamespace(epochs=4), {"epoch": 1})
+    heart(SimpleNamespace(epochs=4), {"epoch": 2})  # too soon after the first
+    assert list(sweep._beats(tmp_path / "sweep")) == [
+        {"job": "tiny sum miles", "epoch": 1, "epochs": 4}
+    ]
+    heart.path.write_text("{")
+    assert list(sweep._beats(tmp_path / "sweep")) == []
+
+
+def test_the_log_of_a_failure_is_kept_where_its_line_says(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = settings(tiny_data, tmp_path)
+    assert job._keep(config, "refused") == ""  # never begun
+    assert not config.run_dir.exists()
+    assert job._keep(None, "Traceback\nValueError: x") == ""
+    assert "ValueError: x" in capsys.readouterr().err
+    log = config.run_dir / "error.txt"
+    assert job._keep(config, "Traceback\nValueError: x\udcff") == f" (log: {log})"
+    assert log.read_text() == "Traceback\nValueError: x\\udcff\n"
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("seed"), TypeError("x"), RecursionError(), OSError(36, "File name too long")]
+)
+def test_what_takes_the_configuration_by_surprise_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def load(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(job.composing, "load", load)
+    with pytest.raises(UserError, match=r"^configuration: .+$"):
+        job.checked(OmegaConf.create({}), [])
