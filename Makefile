@@ -56,7 +56,7 @@ demo: data ## Compare the paper's strategies on mfeat and smnist_mini: verdicts 
 	$(PY) $(DEMO) --datasets mfeat --no-estimate budget.seeds=10 tracker=none $(ARGS)
 	$(PY) $(DEMO) --datasets smnist_mini --no-estimate budget.trials=1 budget.seeds=3 tracker=none $(ARGS)
 	@echo "page: results/local/report.html"
-	@echo 'next, seeds until every verdict is there: $(DEMO_MORE)'
+	@echo 'next, more seeds for the undecided, an hour at a time: $(DEMO_MORE)'
 
 test: data ## Run the tests, the slow ones excepted
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto $(ARGS)

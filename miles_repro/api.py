@@ -99,7 +99,8 @@ def records(runs_dir: str | Path = RUNS) -> pd.DataFrame:
 
 
 def curves(run_id: str, runs_dir: str | Path = RUNS) -> pd.DataFrame:
-    """The epochs of a run, finished or not, a row each: ``val.fused.metric``, ``lr.audio``.
+    """The epochs of a run, finished or not, a row each: ``val.fused.metric``,
+    ``lr.encoder.audio``.
 
     Raises:
         UserError: no such run, or no epoch of it yet.

@@ -1,6 +1,7 @@
 """Every balancing strategy in anybody's training loop: ``from miles_repro import balance``.
 
-    b = balance.OGMGE(optimizer, encoders={"image": f, "audio": g}, fusion=h, epochs=30)
+    b = balance.OGMGE(optimizer, encoders={"image": f, "audio": g}, fusion=h,
+                      dims={"image": 64, "audio": 64}, epochs=30)
     for epoch in range(1, 31):
         b.begin(epoch)
         for x, y in loader:

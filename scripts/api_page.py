@@ -10,7 +10,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,7 +20,9 @@ PUBLIC = {
         "miles_repro.scheduler:MILES",
         "miles_repro.balance:Balancer",
     ),
-    "Runs and records from Python": ("miles_repro.api",),
+    "Runs and records from Python": tuple(
+        f"miles_repro.api:{name}" for name in ("run", "sweep", "records", "curves")
+    ),
     "Writing a strategy": (
         "miles_repro.strategy:Strategy",
         "miles_repro.strategy:Needs",
@@ -53,22 +55,41 @@ def documented(path: str) -> Iterator[tuple[str, object]]:
             yield key, value
 
 
+class Bare(str):
+    """An annotation as it is written: postponing it has put it into quotes."""
+
+    __repr__ = str.__str__
+
+
+def signature(function: Callable[..., object]) -> str:
+    """Of a function, as it is written, but for defaults that are objects."""
+    found = inspect.signature(function)
+    bare = [
+        p if p.annotation is p.empty else p.replace(annotation=Bare(p.annotation))
+        for p in found.parameters.values()
+    ]
+    returns = Bare(found.return_annotation)
+    shown = str(found.replace(parameters=bare, return_annotation=returns))
+    return re.sub(r" = <[^>]*>", " = ..", shown)
+
+
 def entry(name: str, value: object, level: int) -> Iterator[str]:
     """Signature and docstring, a class with its public methods."""
     doc = inspect.getdoc(value)
     shown = name
     if inspect.isclass(value):
         shown = f"class {name}"
+    elif isinstance(value, property):
+        returns = inspect.signature(value.fget).return_annotation  # type: ignore[arg-type]
+        shown = f"{name} -> {returns}"
     elif callable(value):
-        text = str(inspect.signature(value)).replace("'", "")
-        shown = name + re.sub(r" = <[^>]*>", " = ..", text)
+        shown = name + signature(value)
     yield f"{'#' * level} `{' '.join(shown.split())}`\n\n```text\n{doc}\n```\n"
     if inspect.isclass(value):
         for key, member in vars(value).items():
-            inner = member.fget if isinstance(member, property) else member
-            if key.startswith("_") or not inspect.isfunction(inner) or not inner.__doc__:
-                continue
-            yield from entry(f"{name}.{key}", inner, level + 1)
+            shown_here = inspect.isfunction(member) or isinstance(member, property)
+            if shown_here and member.__doc__ and not key.startswith("_"):
+                yield from entry(f"{name}.{key}", member, level + 1)
 
 
 def page() -> str:

@@ -233,3 +233,10 @@ def test_every_data_file_of_the_package_is_shipped() -> None:
         if path.is_file() and path.suffix not in {".py", ".pyc"}
     }
     assert present == shipped
+
+
+def test_the_source_distribution_has_the_pictures_of_the_readme() -> None:
+    pictures = re.findall(r"\]\((\S+\.png)\)", (REPO / "README.md").read_text())
+    manifest = (REPO / "MANIFEST.in").read_text().splitlines()
+    assert pictures
+    assert [p for p in pictures if f"include {p}" not in manifest] == []

@@ -72,7 +72,9 @@ def _audio_utils() -> ModuleType:
     try:
         from transformers import audio_utils
     except ImportError:
-        raise UserError("wav files need the package transformers: pip install -e .[data]") from None
+        raise UserError(
+            "wav files need the package transformers: pip install 'miles-repro[data]'"
+        ) from None
     return audio_utils
 
 

@@ -32,7 +32,9 @@ class BadFile(Exception):
 
 def need(package: str) -> UserError:
     """The error to raise when a package of the optional group ``data`` is not installed."""
-    return UserError(f"preparing this data set needs the package {package}: pip install -e .[data]")
+    return UserError(
+        f"preparing this data set needs the package {package}: pip install 'miles-repro[data]'"
+    )
 
 
 def read_wav(path: Path, rate: int) -> NDArray[np.float32]:

@@ -57,7 +57,7 @@ class WordPieces:
             from tokenizers import BertWordPieceTokenizer, Tokenizer
         except ImportError:
             raise UserError(
-                "tokenizer=<folder> needs the package tokenizers: pip install -e .[text]"
+                "tokenizer=<folder> needs the package tokenizers: pip install 'miles-repro[text]'"
             ) from None
         names = ("tokenizer.json", "vocab.txt")
         file = next((folder / name for name in names if (folder / name).is_file()), None)

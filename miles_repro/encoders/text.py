@@ -134,7 +134,7 @@ def _load_transformer(path: Path) -> tuple[nn.Module, int]:
         from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise UserError(
-            "the bert text encoder needs the package transformers: pip install -e .[text]"
+            "the bert text encoder needs the package transformers: pip install 'miles-repro[text]'"
         ) from error
     disable_progress_bar()  # it would run through the lines of the epochs
     try:

@@ -1,6 +1,6 @@
 """W&B dashboards as code: the workspaces of a project, its reports, and its interval plot.
 
-Built offline; only :func:`save` talks to the server. Needs ``pip install miles-repro[dashboards]``.
+Built offline; only :func:`save` talks to the server. Needs the extra ``dashboards``.
 """
 
 from __future__ import annotations

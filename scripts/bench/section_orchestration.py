@@ -20,8 +20,8 @@ TEXT = """\
 Seconds from the command line to its end. *A finished run in a multirun* is the slope between sweeps
 of few and many finished runs, so the process's own start is not in it. *A tiny run in a multirun,
 beyond its training* is the slope between sweeps of few and many new runs of one process, less what
-the runs' records say of themselves (training, testing): Hydra's own copies of each job's
-configuration, its check, reading the data and building the model.
+the runs' records say of themselves (training, testing): composing its configuration and checking
+it, reading the data and building the model.
 """
 
 
