@@ -20,7 +20,6 @@ lines; one that chooses the epoch's samples gives them by :meth:`Balancer.order`
 from __future__ import annotations
 
 import importlib
-import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -32,7 +31,17 @@ from torch.optim import Optimizer
 from miles_repro import strategies
 from miles_repro.context import Batch, Context, Logits, Segment, Teacher
 from miles_repro.factors import RateFactors
-from miles_repro.foreign import Data, Parts, Unmerged, as_fusion
+from miles_repro.foreign import (
+    Data,
+    Freezing,
+    Parts,
+    Unmerged,
+    another,
+    as_fusion,
+    check,
+    check_fusion,
+    scores,
+)
 from miles_repro.model import Multimodal, Output
 from miles_repro.recipe import Recipe
 from miles_repro.seeding import derive
@@ -87,21 +96,13 @@ class Balancer:
         seed: int = 0,
     ) -> None:
         self.strategy, self.optimizer, name = strategy, optimizer, type(strategy).__name__
-        if strategy.needs.heads == "trained" and not heads:
-            raise ValueError(f"{name} trains unimodal heads: pass heads={{modality: module}}")
-        if strategy.needs.teachers and not teachers:
-            raise ValueError(f"{name} learns from frozen unimodal models: pass teachers=")
-        most = strategy.needs.max_modalities or len(encoders)
-        if not strategy.needs.min_modalities <= len(encoders) <= most:
-            raise ValueError(f"{name} is not defined for {len(encoders)} modalities")
-        device = next(p.device for e in encoders.values() for p in e.parameters())
+        device = optimizer.param_groups[0]["params"][0].device
         fused = as_fusion(fusion, encoders, dims)
         task = task or Multiclass(fused.num_classes)
-        if strategy.needs.tasks is not None and task.name not in strategy.needs.tasks:
-            raise ValueError(f"{name} is not defined for {task.name} tasks")
+        check(strategy, encoders, fused, task, heads=bool(heads), teachers=bool(teachers))
         recipe = Recipe(
             lr=float(optimizer.param_groups[0]["lr"]),
-            optimizer=lambda groups: _another(optimizer, groups),
+            optimizer=lambda groups: another(optimizer, groups),
             batch_size=batch_size,
             epochs=epochs,
             seed=seed,
@@ -119,18 +120,26 @@ class Balancer:
         self.ctx.scaler, self.ctx.backprop = scaler, backward
         if data is not None:
             self.ctx.rows = torch.arange(len(data["train"][1]))
-        torch.manual_seed(derive(seed, "modules"))
-        own = strategy.modules(self.ctx)
-        model.adopt({group: module.to(device) for group, module in own.items()})
-        strategy.setup(self.ctx)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(derive(seed, "modules"))
+            own = strategy.modules(self.ctx)
+            model.adopt({group: module.to(device) for group, module in own.items()})
+            strategy.setup(self.ctx)
+        check_fusion(strategy, fused, model.fusion)
         made = [*own.values(), *([model.fusion] if model.fusion is not fused else [])]
         for module in made:  # what the strategy brings, a fusion of its own included
             optimizer.add_param_group({"params": list(module.parameters())})
-        parts = {n: m for n, m in model.parts().items() if any(True for _ in m.parameters())}
+        held = {p for group in optimizer.param_groups for p in group["params"]}
+        parts = {  # but for those that never train
+            part: module
+            for part, module in model.parts().items()
+            if any(p.requires_grad or p in held for p in module.parameters())
+        }
         self._rates = RateFactors(optimizer, parts)
         if absent := self._rates.check():
             raise ValueError(f"the optimizer holds no parameters of {', '.join(sorted(absent))}")
-        self._started = self._ordered = False
+        self._started = self._begun = self._ordered = self._pending = False
+        self._freezing = Freezing()
         self._batch: Batch | None = None
         self.output: Output | None = None
 
@@ -144,23 +153,23 @@ class Balancer:
         """Encoders, fusion, heads and the strategy's own modules in one module."""
         return self.ctx.model
 
-    # --- an epoch ---------------------------------------------------------------------------
-
     def begin(self, epoch: int) -> None:
-        """Before an epoch's first batch; ``epoch`` counts from 1. Frozen parts go to eval mode."""
+        """Before an epoch's first batch; ``epoch`` counts from 1.
+
+        Parts go to training mode, those that the strategy freezes to eval mode. What you have
+        frozen yourself stays so, and a part of which nothing trains keeps its mode.
+        """
         ctx, strategy = self.ctx, self.strategy
         if not self._started:
             strategy.on_fit_start(ctx)
             self._started = True
-        ctx.epoch, self._ordered = epoch, False
+        ctx.epoch, self._ordered, self._begun = epoch, False, True
         ctx.generator.manual_seed(derive(ctx.recipe.seed, "strategy", epoch))
         strategy.on_epoch_start(ctx)
         self._rates.factors = {
             part: strategy.state.lr_factors.get(part, 1.0) for part in self._rates.factors
         }
-        for part, module in ctx.model.parts().items():
-            frozen = part in strategy.state.frozen
-            module.train(not frozen).requires_grad_(not frozen)
+        self._freezing.apply(ctx.model.parts(), strategy.state.frozen)
 
     def order(self, rows: int | Tensor) -> Sequence[Segment]:
         """The epoch's samples: segments of row numbers, masks; ``rows``: how many, or which."""
@@ -174,6 +183,7 @@ class Balancer:
         if type(self.strategy).step is not Strategy.step:
             name = type(self.strategy).__name__
             raise ValueError(f"{name} takes its own steps: call train_step(x, y) for each batch")
+        self._must_have_begun()
         self._batch = Batch({}, y, torch.arange(len(y)) if rows is None else rows)
         return self.strategy.features(self.ctx, self._batch, dict(z))
 
@@ -184,13 +194,21 @@ class Balancer:
         return self.strategy.loss(self.ctx, self._batch, self.output)
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of ``loss``, modulated by the strategy."""
+        """Gradients of ``loss``, modulated by the strategy, whose rule knows one batch's only."""
         assert self._batch is not None, "call features first"
         assert self.output is not None, "call loss first"
+        if self._pending and type(self.strategy).backward is not Strategy.backward:
+            name = type(self.strategy).__name__
+            raise ValueError(
+                f"{name} changes the gradients of one batch: call step() after every backward(), "
+                "gradients of several batches cannot be accumulated"
+            )
+        self._pending = True
         self.strategy.backward(self.ctx, self._batch, self.output, loss)
 
     def step(self) -> None:
         """Clip, take the optimizer's step, clear the gradients."""
+        self._pending = False
         self.ctx.update()
 
     def train_step(
@@ -205,6 +223,7 @@ class Balancer:
 
         rows, keep, segment: of the batch's samples, as :meth:`order` gives them.
         """
+        self._must_have_begun()
         rows = torch.arange(len(y)) if rows is None else rows
         return self.strategy.step(self.ctx, Batch(dict(x), y, rows, keep, segment))
 
@@ -220,7 +239,10 @@ class Balancer:
         if type(self.strategy).order is not Strategy.order and not self._ordered:
             name = type(self.strategy).__name__
             raise ValueError(f"{name} chooses an epoch's samples: go through order(rows)")
-        self.strategy.on_epoch_end(self.ctx, _scores(train or {}), _scores(val))
+        absent = [name for name in ("fused", *self.encoders) if name not in val]
+        if absent and type(self.strategy).on_epoch_end is not Strategy.on_epoch_end:
+            raise ValueError(f"val has no metric of {', '.join(absent)}")
+        self.strategy.on_epoch_end(self.ctx, scores(train or {}), scores(val))
         self.strategy.state.edited = False
         return self.strategy.state.stop
 
@@ -243,22 +265,11 @@ class Balancer:
         """Go on from a :meth:`state_dict`."""
         self.strategy.load_state_dict(state["strategy"])
         self.ctx.model.own.load_state_dict(state["own"])
-        self.ctx.rows, self._started = state["rows"], True
+        self.ctx.rows, self._started, self._begun = state["rows"], True, False
 
-
-def _another(optimizer: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
-    """An optimizer of the same kind and settings, for other parameters."""
-    kind = type(optimizer)
-    taken = inspect.signature(kind).parameters
-    settings = {k: v for k, v in optimizer.defaults.items() if k in taken}
-    return kind(groups, **settings)
-
-
-def _scores(given: Mapping[str, float | Score]) -> dict[str, Score]:
-    return {
-        k: dict(v) if isinstance(v, Mapping) else {"metric": float(v), "loss": 1 - float(v)}
-        for k, v in given.items()
-    }
+    def _must_have_begun(self) -> None:
+        if not self._begun:  # the strategy's decisions would have no effect
+            raise ValueError("call begin(epoch) before an epoch's first batch")
 
 
 def __getattr__(name: str) -> Callable[..., Balancer]:

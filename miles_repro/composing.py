@@ -238,10 +238,11 @@ def _checked(raw: Raw) -> Config:
     asked = dataset.task if isinstance(dataset.task, str) else dataset.task["name"]
     if task and asked != task:
         raise UserError(f"dataset.task={asked}, but {folder} was prepared for {task}")
-    if classes and len(classes) != dataset.num_classes:
+    wanted = 1 if task == "binary" else len(classes or ())
+    if wanted and dataset.num_classes != wanted:
+        what = "a binary task, whose model has 1 output" if wanted == 1 else f"{wanted} classes"
         raise UserError(
-            f"dataset.num_classes={dataset.num_classes}, but {folder} was prepared with "
-            f"{len(classes)} classes"
+            f"dataset.num_classes={dataset.num_classes}, but {folder} was prepared with {what}"
         )
     return config
 

@@ -31,7 +31,8 @@ def explain(error: Exception) -> str:
         name = key[1] or key[2]
         lists = f"{places.command('train')} --cfg job"
         return f"no key {_quote(name)}{_near(name, _keys())} ({lists} lists all)"
-    return one_line(Exception(text.split("Config search path", maxsplit=1)[0]))[:LONGEST]
+    said = one_line(Exception(text.split("Config search path", maxsplit=1)[0]))[:LONGEST]
+    return said or f"configuration: {type(error).__name__}"
 
 
 def of_hydra(error: Exception) -> bool:

@@ -131,6 +131,8 @@ def describe(outcome: Outcome) -> str:
     if outcome.stale:
         which = ", ".join(outcome.stale[:3]) + (", .." if len(outcome.stale) > 3 else "")
         return f"{text}already done, with other code ({which} changed since): rerun=true repeats it"
+    if lacking := [k for k in outcome.config.keep if k not in outcome.summary["keep"]]:
+        return f"{text}already done, {' and '.join(lacking)} not kept: rerun=true keeps them"
     return f"{text}already done"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from balance_kit import groups, parts
 from rows import rows
 from support import (
     STRATEGIES,
@@ -136,16 +137,6 @@ def test_defaults_of_the_class_are_those_of_the_yaml(strategy: str) -> None:
 # --- as its user meets it ---------------------------------------------------------------------
 
 
-def parts() -> tuple[dict[str, nn.Module], nn.Module, dict[str, nn.Module]]:
-    torch.manual_seed(0)
-    encoders = {m: nn.Sequential(nn.Linear(4, 8), nn.ReLU()) for m in ("image", "audio")}
-    return encoders, nn.Linear(16, 3), {m: nn.Linear(8, 3) for m in encoders}
-
-
-def groups(*modules: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD([{"params": list(m.parameters())} for m in modules], lr=0.1)
-
-
 def test_the_loop_of_the_documentation() -> None:
     encoders, fusion, heads = parts()
     optimizer = groups(*encoders.values(), fusion, *heads.values())
@@ -197,41 +188,6 @@ def test_a_plain_module_fuses_and_a_backward_of_ones_own_is_used() -> None:
     b.train_step(x, y)
     assert calls == [pytest.approx(expected)]
     assert set(b.logits(x)) == {"fused", "image", "audio"}
-
-
-def test_what_is_missing_is_one_clear_line() -> None:
-    encoders, fusion, heads = parts()
-    every = groups(*encoders.values(), fusion, *heads.values())
-    dims = {"image": 8, "audio": 8}
-    cases = [
-        (lambda: balance.Miles(every, encoders, fusion, epochs=3, dims=dims), "pass heads="),
-        (lambda: balance.OGM(every, encoders, fusion, epochs=3), "dims={'image'"),
-        (
-            lambda: balance.OGM(groups(*encoders.values()), encoders, fusion, epochs=3, dims=dims),
-            "holds no parameters of fusion",
-        ),
-        (
-            lambda: balance.OGM(
-                torch.optim.SGD([p for m in (*encoders.values(), fusion) for p in m.parameters()]),
-                encoders,
-                fusion,
-                epochs=3,
-                dims=dims,
-            ),
-            "parameter groups of its own",
-        ),
-        (lambda: balance.OGM(every, encoders, nn.ReLU(), epochs=3), "fusion: give a Fusion"),
-        (lambda: balance.Miles(every, encoders, fusion, heads, epochs=3, tau=-1), "tau=-1"),
-    ]
-    for make, words in cases:
-        with pytest.raises(ValueError) as error:  # noqa: PT011 - the words differ
-            make()
-        assert words in str(error.value), error.value
-    with pytest.raises(AttributeError, match="no attribute 'Magic'"):
-        balance.Magic
-    b = balance.OGM(every, encoders, fusion, epochs=3, dims=dims)
-    with pytest.raises(ValueError, match="OGM looks at the train split: pass data="):
-        b.ctx.observe("train")
 
 
 def test_a_balancer_resumes() -> None:

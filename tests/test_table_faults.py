@@ -41,6 +41,9 @@ def column(name: str, *values: str) -> Spoil:
     return spoil
 
 
+SECONDS = [f"{1_700_000_000 + i}.5" for i in range(N)]
+
+
 def text(content: bytes) -> Spoil:
     return lambda folder: (folder / "rows.csv").write_bytes(content) and None
 
@@ -139,6 +142,10 @@ CASES: dict[str, tuple[Spoil, str]] = {
     "complex": (array("x", np.ones((N, 2), complex)), "x.npy: complex128"),
     "negative token": (array("x", np.full((N, 3), -1)), "x.npy row 0: a negative token id"),
     "huge token": (array("x", np.full((N, 3), 2**40)), "token ids beyond"),
+    "a token for a thousand embeddings": (
+        array("x", np.full((N, 3), 2**31 - 5)),
+        "token ids beyond",
+    ),
     "integer pictures": (array("x", np.ones((N, 3, 4, 4), int)), "x.npy: int64 of shape"),
     "truncated": (raw_array(header("(60, 5)") + b"\0" * 100), "x.npy cannot be read"),
     "empty array file": (raw_array(b""), "x.npy cannot be read"),
@@ -147,7 +154,12 @@ CASES: dict[str, tuple[Spoil, str]] = {
     "negative header": (raw_array(header("(60, -5)")), "x.npy cannot be read"),
     "not an array": (raw_array(b"hello"), "x.npy cannot be read"),
     "reserved name": (array("labels", np.zeros((N, 2))), "'labels' cannot name a modality"),
-    "bad name": (array("a b", np.zeros((N, 2))), "'a b' cannot name a modality"),
+    "bad name": (array("a b", np.zeros((N, 2))), "'a b' cannot name a modality: letters, digits"),
+    "a word of yaml": (array("on", np.zeros((N, 2))), "'on' cannot name a modality: that word"),
+    "a column named fused": (column("fused", "p.png"), "line 1: 'fused' cannot name a modality"),
+    "a column with a blank": (column("the image", "p.png"), "'the image' cannot name a modality"),
+    "a column elsewhere": (column("../x", "p.png"), "'../x' cannot name a modality"),
+    "a column named by a number": (column("1", "p.png"), "'1' cannot name a modality"),
     "lengths beyond": (array("y.lengths", np.full(N, 5)), "y.lengths.npy row 0: length 5 of 4"),
     "lengths of vectors": (array("x.lengths", np.full(N, 2)), "x.lengths.npy must hold"),
     "lengths not whole": (array("y.lengths", np.full(N, 2.0)), "y.lengths.npy must hold"),
@@ -160,6 +172,14 @@ CASES: dict[str, tuple[Spoil, str]] = {
     "a class for every row": (column("label", *map(str, range(N))), "60 classes in 60 rows"),
     "one class": (column("label", "a"), "labels need 2 classes, there are 1"),
     "numbers and names": (column("label", "1.5", "2.5", "x"), "line 4: label 'x' is not a finite"),
+    "beyond float32": (column("label", "1.5", "1e39"), "line 3: label 1e+39 is beyond float32"),
+    "timestamps": (
+        column("label", *SECONDS),
+        "subtract an offset",
+    ),
+    "a number among names": (cell(4, "label", "1.5"), "no val row of class 1.5"),
+    "nan among names": (cell(4, "label", "nan"), "no val row of class nan"),
+    "endless digits": (column("row", "1" * 5000), "must be a number from 0 to 59, once"),
     "infinite label": (column("label", "1.5", "inf"), "line 3: label 'inf' is not a finite"),
     "empty group": (column("group", "g", ""), "rows.csv line 3: group is empty"),
     "two groups": (two_groups, "2 group(s) cannot rotate"),
@@ -210,8 +230,12 @@ def test_bad_files_are_one_line_and_nothing_is_written(
     "options, words",
     [
         (["task=ranking"], "task=ranking: one of auto"),
-        (["size=0"], "size=0 must be positive"),
-        (["seconds=inf"], "seconds=inf must be positive"),
+        (["size=0"], "size=0 must be from 1 to 4,096"),
+        (["seconds=inf"], "seconds=inf must be from 0.05 to 3,600"),
+        (["seconds=0.001"], "seconds=0.001 must be from"),
+        (["sample_rate=10"], "sample_rate=10 must be from 1,000"),
+        (["seed=-1"], "seed=-1 must be from 0 to"),
+        (["seed=99999999999"], "seed=99999999999 must be from 0 to"),
         (["size=big"], "size='big': input should be a valid integer"),
         (["modalities=x,z"], "'z' is not one (once) of x, y"),
         (["modalities=x,x"], "'x' is not one (once)"),
@@ -230,7 +254,7 @@ def test_bad_options(
     assert not (own.parent / "data/mine").exists()
 
 
-@pytest.mark.parametrize("name", ["smnist_mini", "../x", "", "a b", "x" * 99])
+@pytest.mark.parametrize("name", ["smnist_mini", "../x", "", "a b", "x" * 99, "007", "null", "On"])
 def test_a_name_that_is_taken_or_none(
     own: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,12 +24,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from miles_repro import places
 from miles_repro.data.download import download
-from miles_repro.data.manifest import read_manifest, sha256_of, verify
+from miles_repro.data.manifest import read_manifest, verify
+from miles_repro.data.table_read import YAML_WORDS
 from miles_repro.errors import UserError
 
 CONF = places.CONF / "dataset"
 TABLE = "miles_repro.data.table"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 USAGE = """\
 {command} dataset=<name> [raw=<folder> | download=true] [out=<data folder>] [option=value ...]
     [--verify] [--force]
@@ -120,8 +121,11 @@ def _check_new(name: str, conf_dir: Path | None) -> None:
     """Raises UserError where a user's own data set cannot have this name or configuration."""
     if conf_dir is not None and conf_dir.exists() and not conf_dir.is_dir():
         raise UserError(f"conf_dir={conf_dir} is not a folder")
-    if not NAME.fullmatch(name):
-        raise UserError(f"dataset={name}: letters, digits, _ and - only, 64 at most")
+    if not NAME.fullmatch(name) or name.lower() in YAML_WORDS:
+        raise UserError(
+            f"dataset={name}: letters, digits, _ and - only, a letter first, 64 at most, and none "
+            f"of {', '.join(sorted(YAML_WORDS))}"
+        )
     path = CONF / f"{name}.yaml"
     if path.is_file() and _configuration(name).get("preparer") != TABLE:
         raise UserError(f"dataset={name} is the name of another data set ({path}): choose one")
@@ -169,6 +173,8 @@ def prepare_dataset(
     elif (out / "manifest.json").exists():
         manifest = read_manifest(out)
         _must_agree(out, module, manifest, {key: typed[key] for key in options or {}})
+        if own:
+            _same_sources(out, module, manifest, typed)
         return manifest, False
     if raw is not None and not raw.is_dir():
         raise UserError(f"raw={raw} is not a folder")
@@ -222,11 +228,14 @@ def _typed_options(
             known = ", ".join(k for k in model.model_fields if k != "workers")
             raise UserError(f"{name} has no option {key!r}: it has {known}")
     try:
-        return dict(model.model_validate({**written, **given}))
+        typed = dict(model.model_validate({**written, **given}))
     except ValidationError as error:
         from miles_repro.config import explain
 
         raise UserError(explain(error)) from None
+    if not 0 <= typed.get("seed", 0) < 2**32:
+        raise UserError(f"seed={typed['seed']} must be from 0 to {2**32 - 1:,}")
+    return typed
 
 
 def _must_agree(
@@ -244,9 +253,20 @@ def _must_agree(
                 f"{out} was prepared with {key}={recorded}: add --force to prepare it again "
                 f"with {key}={value}, or choose another folder with out=..."
             )
-    for path, digest in manifest["parameters"].get("sources", {}).items():
-        if Path(path).is_file() and sha256_of(Path(path)) != digest:
-            raise UserError(f"{path} has changed since {out} was prepared: add --force")
+
+
+def _same_sources(
+    out: Path, module: ModuleType, manifest: Mapping[str, Any], typed: Mapping[str, Any]
+) -> None:
+    if not Path(typed["table"]).is_file():
+        return
+    names = inspect.signature(module.sources).parameters
+    now = module.sources(**{name: typed[name] for name in names})
+    recorded = manifest["parameters"]["sources"]
+    for name in sorted(now.keys() | recorded.keys()):
+        if now.get(name) != recorded.get(name):
+            how = "changed" if name in recorded and name in now else "come or gone"
+            raise UserError(f"{name} has {how} since {out} was prepared: add --force")
 
 
 def _forget_partial(out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,8 +93,12 @@ def next_commands(
 
     ``out``: the data folder, where it is not the default one.
     """
-    where = "" if conf_dir is None else f" 'hydra.searchpath=[file://{conf_dir.resolve()}]'"
-    where += f" {shlex.quote(f'runtime.data_dir={out}')}" if out else ""
+    where = ""
+    if conf_dir is not None:
+        place = _quoted(f"file://{conf_dir.resolve()}")
+        where += f" {shlex.quote(f'hydra.searchpath=[{place}]')}"
+    if out:
+        where += f" {shlex.quote(f'runtime.data_dir={_quoted(out)}')}"
     modalities = ",".join(manifest["modalities"])
     train = f"{places.command('train')} -m dataset={name}{where}"
     return [
@@ -101,3 +106,10 @@ def next_commands(
         f"{train} strategy=vanilla,miles seed=1,2,3",
         f"{places.command('reproduce')} run --datasets {name} --budget mini{where}",
     ]
+
+
+def _quoted(text: str) -> str:
+    """As a value that Hydra reads as it is."""
+    if re.fullmatch(r"[A-Za-z0-9_/:.-]+", text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from miles_repro.data.splits import rotated, shuffled
 from miles_repro.data.table_read import (
     LENGTHS,
     Table,
+    check_modality,
     read_array,
     read_labels,
     read_split,
@@ -25,6 +27,14 @@ from miles_repro.data.writer import Card, Preparation
 from miles_repro.errors import UserError
 
 VERSION = 1
+LIMITS = {
+    "size": (1, 4096),
+    "sample_rate": (1000, 1_000_000),
+    "seconds": (0.05, 3600),
+    "n_mels": (1, 512),
+    "length": (1, 1_000_000),
+    "vocab_size": (1, 1_000_000),
+}
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 KNOWN = ("row", "label", "split", "group")
 TASKS = ("auto", "multiclass", "multilabel", "binary", "regression")
@@ -63,7 +73,7 @@ def prepare(
         task: multiclass, multilabel, binary, regression, or auto: by what the labels are.
         classes: comma-separated names in order; default: all that occur.
         modalities: comma-separated names in order; default: all there are.
-        ignore: comma-separated columns that are none.
+        ignore: comma-separated columns and arrays that are none.
         stand_in: why these are other data than the name says; every table then says stand-in.
         seed: of the draw of missing splits.
         size: side of pictures in pixels.
@@ -75,22 +85,6 @@ def prepare(
     """
     if task not in TASKS:
         raise UserError(f"task={task}: one of {', '.join(TASKS)}")
-    for name, value in {
-        "size": size, "sample_rate": sample_rate, "seconds": seconds, "n_mels": n_mels,
-        "length": length, "vocab_size": vocab_size,
-    }.items():  # fmt: skip
-        if not 0 < value < 1e6:
-            raise UserError(f"{name}={value} must be positive (and below a million)")
-    rows = read_table(Path(table))
-    task, labels, names = read_labels(rows, task, _names(classes))
-    groups = _groups(rows)
-    parts = read_split(rows)
-    scheme = "given" if parts else "drawn"
-    parts = parts or _draw(rows, labels, groups, seed)
-    notes = check_parts(rows.path, labels, names, parts) + _straddling(groups, parts)
-    values, sources = _arrays(rows, Path(arrays) if arrays else rows.path.parent)
-    files, kinds = _files(rows, _names(ignore))
-    order = _order(rows, values, files, _names(modalities))
     settings = {
         "size": size,
         "sample_rate": sample_rate,
@@ -99,6 +93,23 @@ def prepare(
         "length": length,
         "vocab_size": vocab_size,
     }
+    for name, value in settings.items():
+        low, high = LIMITS[name]
+        if not low <= value <= high:
+            raise UserError(f"{name}={value} must be from {low:,} to {high:,}")
+    rows = read_table(Path(table))
+    task, labels, names = read_labels(rows, task, _names(classes))
+    groups = _groups(rows)
+    parts = read_split(rows)
+    scheme = "given" if parts else "drawn"
+    parts = parts or _draw(rows, labels, groups, seed)
+    notes = check_parts(rows.path, labels, names, parts) + _straddling(groups, parts)
+    found = _array_files(rows, arrays)
+    order = _order(rows, found, _names(modalities), _names(ignore))
+    paths = {m: found[m] for m in order if m in found}
+    values = _arrays(rows, paths)
+    kinds = {m: table_files.kind_of(rows, m) for m in order if m not in paths}
+    files = {m: table_files.find_files(rows, m) for m in kinds}
     tokens: dict[str, int] = {}
     for m in order:
         if kinds.get(m) == "text":
@@ -123,11 +134,11 @@ def prepare(
             "stand_in": stand_in,
             "seed": seed,
             "tokens": tokens,
-            "sources": {str(p): sha256_of(p) for p in [rows.path, *sources]},
+            "sources": _digests(rows, paths, files),
         },
     )
     with Preparation(out, card, workers) as prep:
-        table_files.fill(prep, {m: files[m] for m in order if m in files}, kinds, settings)
+        table_files.fill(prep, files, kinds, settings)
         for m in order:
             if kinds.get(m, "text") == "text":
                 prep.write(m, values[m])
@@ -186,24 +197,54 @@ def _straddling(groups: tuple[Any, Any] | None, parts: Mapping[str, Any]) -> lis
     return [f"warning: {len(twice):,} group(s) have rows in more than one part"] if twice else []
 
 
-def _arrays(table: Table, folder: Path) -> tuple[dict[str, NDArray[Any]], list[Path]]:
-    """Every array of the folder in the order of the table's rows, and the files read."""
+def sources(
+    *, table: str, arrays: str = "", modalities: str = "", ignore: str = ""
+) -> dict[str, str]:
+    """SHA-256 of what a set of these options is made of: table, arrays, each column's files."""
+    rows = read_table(Path(table))
+    paths = _array_files(rows, arrays)
+    order = _order(rows, paths, _names(modalities), _names(ignore))
+    files = {m: table_files.find_files(rows, m) for m in order if m not in paths}
+    return _digests(rows, {m: paths[m] for m in order if m in paths}, files)
+
+
+def _digests(
+    table: Table, arrays: Mapping[str, Path], files: Mapping[str, list[Path]]
+) -> dict[str, str]:
+    beside = [path.with_name(path.stem + LENGTHS) for path in arrays.values()]
+    alone = [table.path, *arrays.values(), *(path for path in beside if path.is_file())]
+    found = {str(path): sha256_of(path) for path in alone}
+    for m, column in files.items():
+        digest = hashlib.sha256("".join(sha256_of(path) for path in column).encode())
+        found[f"a file of column {m} of {table.path}"] = digest.hexdigest()
+    return found
+
+
+def _array_files(table: Table, arrays: str) -> dict[str, Path]:
+    """Name -> file of every array that may be a modality."""
+    folder = Path(arrays) if arrays else table.path.parent
     if not folder.is_dir():
         raise UserError(f"arrays={folder} is not a folder")
     found = sorted(folder.glob("*.npy"))
+    return {path.stem: path for path in found if not path.name.endswith(LENGTHS)}
+
+
+def _arrays(table: Table, paths: Mapping[str, Path]) -> dict[str, NDArray[Any]]:
+    """The arrays in the order of the table's rows."""
+    values = {m: read_array(path, len(table)) for m, path in paths.items()}
     at = _array_rows(table)
-    values = {p.stem: read_array(p, len(table)) for p in found if not p.name.endswith(LENGTHS)}
-    return {m: v if at is None else v[at] for m, v in values.items()}, found
+    return values if at is None else {m: array[at] for m, array in values.items()}
 
 
 def _array_rows(table: Table) -> NDArray[np.int64] | None:
     """Column ``row``: which row of the arrays belongs to each row of the table."""
     if "row" not in table.columns:
         return None
-    texts = table.columns["row"]
+    texts = [text.removesuffix(".0") for text in table.columns["row"]]  # parquet's numbers
     seen: set[int] = set()
     for row, text in enumerate(texts):
-        if not text.isdecimal() or int(text) >= len(texts) or int(text) in seen:
+        digits = text.isdecimal() and len(text) < 19
+        if not digits or int(text) >= len(texts) or int(text) in seen:
             raise UserError(
                 f"{table.at(row)}: row={text!r} must be a number from 0 to {len(texts) - 1}, once"
             )
@@ -212,25 +253,22 @@ def _array_rows(table: Table) -> NDArray[np.int64] | None:
     return None if (at == np.arange(len(at))).all() else at
 
 
-def _files(table: Table, ignore: list[str]) -> tuple[dict[str, list[Path]], dict[str, str]]:
-    """Files of each column that is a modality, and of what kind they are."""
-    columns = [name for name in table.columns if name not in {*KNOWN, *ignore}]
-    kinds = {name: table_files.kind_of(table, name) for name in columns}
-    return {name: table_files.find_files(table, name) for name in columns}, kinds
-
-
 def _order(
-    table: Table, arrays: Mapping[str, Any], files: Mapping[str, Any], asked: list[str]
+    table: Table, arrays: Mapping[str, Path], asked: list[str], ignore: list[str]
 ) -> list[str]:
-    both = sorted(arrays.keys() & files.keys())
-    if both:
-        raise UserError(f"{table.path}: {both[0]} is a column of files and an array: rename one")
-    known = [*files, *arrays]
+    """The modalities: columns of files and arrays, those asked for or all but the ignored."""
+    columns = [name for name in table.columns if name not in KNOWN]
+    known = [name for name in [*columns, *arrays] if name not in ignore]
     for name in asked:
         if name not in known or asked.count(name) > 1:
             raise UserError(f"modalities: {name!r} is not one (once) of {', '.join(known)}")
-    if not known:
+    order = asked or known
+    for name in order:
+        if name in columns and name in arrays:
+            raise UserError(f"{table.path}: {name} is a column of files and an array: rename one")
+        check_modality(arrays.get(name, f"{table.path} line 1"), name)
+    if not order:
         raise UserError(
             f"{table.path}: no modality: no <name>.npy in arrays=<folder>, no column of file names"
         )
-    return asked or known
+    return order

@@ -20,7 +20,12 @@ from miles_repro.errors import UserError, one_line
 
 MODALITY = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 RESERVED = {"labels", "groups", "fused", "row", "label", "split", "group", "delta"}
+YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "nan", "inf"}
+"""No strings where a configuration or a command line holds them bare."""
 LENGTHS = ".lengths.npy"
+MOST_TOKENS = 10_000_000
+COARSEST = 1e-4
+"""What rounding to float32 may take from the labels of a regression, of their deviation."""
 
 
 @dataclass
@@ -62,6 +67,8 @@ def _read_csv(path: Path) -> Table:
             reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
             header = [name.strip() for name in next(reader, [])]
             for values in reader:
+                if not values:  # a blank line
+                    continue
                 if len(values) != len(header):
                     raise UserError(
                         f"{path} line {reader.line_num}: {len(values)} values under "
@@ -91,10 +98,15 @@ def _read_parquet(path: Path) -> Table:
         raise UserError(f"{path}: parquet needs the package pyarrow: pip install pyarrow") from None
     except Exception as error:  # pyarrow's own errors
         raise UserError(f"{path}: not readable as parquet ({one_line(error)})") from None
-    columns = {
-        str(name): ["" if pd.isna(v) else str(v) for v in frame[name]] for name in frame.columns
-    }
+    columns = {str(name): [_cell(v) for v in frame[name]] for name in frame.columns}
     return Table(path, columns, list(range(2, len(frame) + 2)))
+
+
+def _cell(value: Any) -> str:
+    """Of a parquet file, as a csv would hold it; several labels may be a list."""
+    if isinstance(value, (list, np.ndarray)):
+        return "|".join(map(str, value))
+    return "" if value is None or value != value else str(value)  # NaN, NaT
 
 
 def read_labels(
@@ -102,13 +114,14 @@ def read_labels(
 ) -> tuple[str, NDArray[Any], tuple[str, ...]]:
     """Task, labels and class names of the column ``label``.
 
-    ``task`` ``auto``: a ``|`` anywhere means multilabel, a number that is not whole regression,
-    else classes. ``known``: the class names, where not all that occur are right.
+    ``task`` ``auto``: a ``|`` anywhere means multilabel, mostly numbers of which one is not whole
+    regression, else classes. ``known``: the class names, where not all that occur are right.
     """
     texts = table.columns["label"]
     numbers = [_number(text) for text in texts]
     if task == "auto":
-        broken = any(n is not None and not n.is_integer() for n in numbers)
+        found = [n for n in numbers if n is not None]
+        broken = 2 * len(found) > len(texts) and not all(n.is_integer() for n in found)
         task = (
             "multilabel"
             if any("|" in text for text in texts)
@@ -122,10 +135,13 @@ def read_labels(
         if task == "regression" and (number is None or not np.isfinite(number)):
             raise UserError(f"{table.at(row)}: label {text!r} is not a finite number")
     if task == "regression":
-        return task, np.array(numbers, dtype=np.float32), ()
-    sets = [text.split("|") if task == "multilabel" and text else [text] for text in texts]
+        return task, _float32(table, np.array(numbers)), ()
+    sets = [
+        [name.strip() for name in text.split("|")] if task == "multilabel" else [text]
+        for text in texts
+    ]
     names = set().union(*sets) - {""}
-    classes = tuple(known) or tuple(sorted(names, key=lambda name: (_number(name) or 0, name)))
+    classes = tuple(known) or tuple(sorted(names, key=_by_number))
     position = {name: at for at, name in enumerate(classes)}
     labels = np.zeros((len(table), len(classes)), dtype=np.uint8)
     for row, names_of_row in enumerate(sets):
@@ -146,6 +162,26 @@ def read_labels(
     return task, labels if task == "multilabel" else labels.argmax(axis=1), classes
 
 
+def _float32(table: Table, numbers: NDArray[np.float64]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        stored = numbers.astype(np.float32)
+    beyond = np.flatnonzero(~np.isfinite(stored))
+    if len(beyond):
+        row = int(beyond[0])
+        raise UserError(f"{table.at(row)}: label {numbers[row]:g} is beyond float32: rescale")
+    if np.abs(stored - numbers).max() > COARSEST * numbers.std() > 0:
+        raise UserError(
+            f"{table.path}: labels from {numbers.min():.10g} to {numbers.max():.10g} are too "
+            "close to each other for float32: subtract an offset"
+        )
+    return stored
+
+
+def _by_number(name: str) -> tuple[float, str]:
+    number = _number(name)
+    return (number if number is not None and np.isfinite(number) else 0.0), name
+
+
 def _number(text: str) -> float | None:
     try:
         return float(text)
@@ -164,6 +200,20 @@ def read_split(table: Table) -> dict[str, NDArray[np.int64]] | None:
     return {part: np.flatnonzero(np.array(of_row) == part) for part in PARTS}
 
 
+def check_modality(place: object, name: str) -> None:
+    """Raises UserError where no modality can have this name."""
+    if name in RESERVED or name.lower() in YAML_WORDS:
+        rule = "that word has another meaning"
+    elif MODALITY.fullmatch(name):
+        return
+    else:
+        rule = "letters, digits and _ only, a letter first"
+    raise UserError(
+        f"{place}: {name!r} cannot name a modality: {rule}; rename it, or leave it out with "
+        f"ignore={name}"
+    )
+
+
 def read_array(path: Path, rows: int) -> NDArray[Any]:
     """One modality, a row for each row of the table, as it will be stored.
 
@@ -174,9 +224,6 @@ def read_array(path: Path, rows: int) -> NDArray[Any]:
     Raises:
         UserError: unreadable, Python objects, another type, number of rows or axes, bad values.
     """
-    name = path.name.removesuffix(".npy")
-    if not MODALITY.fullmatch(name) or name in RESERVED:
-        raise UserError(f"{path}: {name!r} cannot name a modality: letters, digits and _ only")
     array = read_npy(path, "r")
     if array.ndim < 1 or len(array) != rows:
         raise UserError(f"{path} holds {array.shape[:1]} rows, the table has {rows:,}")
@@ -196,8 +243,11 @@ def read_array(path: Path, rows: int) -> NDArray[Any]:
         array = array[:, None] if array.ndim == 3 else array
     elif kind in "iu" and array.ndim == 2:
         check_tokens(path, array)
-        if int(array.max()) > np.iinfo(np.int32).max:
-            raise UserError(f"{path}: token ids beyond 2**31")
+        if int(array.max()) > MOST_TOKENS:
+            raise UserError(
+                f"{path}: token ids beyond {MOST_TOKENS:,}, and an embedding has a row for each: "
+                "number them from 1 (numbers of another kind? save float32)"
+            )
         array = array.astype(np.int32)
     else:
         raise UserError(
