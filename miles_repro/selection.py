@@ -29,6 +29,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from miles_repro.alike import FREE, all_same_but
@@ -115,9 +116,11 @@ class Study:
 
     @cached_property
     def names(self) -> dict[str, tuple[str, str]]:
-        """Strategy -> (family, label), as its records say."""
-        found = ((r["strategy"], r.get("family", ""), r.get("label")) for r in self.records)
-        return {strategy: (family, label or strategy) for strategy, family, label in found}
+        """Strategy -> (family, label), as its records say; no two have one label."""
+        found = {r["strategy"]: (r.get("family", ""), r.get("label")) for r in self.records}
+        times = Counter(label for _, label in found.values())
+        named = {s: f"{k} ({s})" if k and times[k] > 1 else k or s for s, (_, k) in found.items()}
+        return {strategy: (family, named[strategy]) for strategy, (family, _) in found.items()}
 
     @property
     def metric(self) -> str:
@@ -180,7 +183,11 @@ def _study(dataset: str, budget: str, records: Sequence[Record]) -> Study:
 
 def select(records: Sequence[Record]) -> tuple[Cell, list[Record]]:
     """Choose the trial among the runs of one cell; also returns the runs that cannot take part."""
-    runs, variants = _one_configuration_per_trial(records)
+    alike, variants = _one_configuration_per_trial(records)
+    alike = sorted(alike, key=itemgetter("finished", "run_id"))
+    newest = {(r["trial"], r["seed"]): r for r in alike}  # older ones had other teachers
+    runs = list(newest.values())
+    variants += [r for r in alike if newest[r["trial"], r["seed"]] is not r]
     searches = [(r["trial"], 0, _validation(r)) for r in runs if r["seed"] == SEARCH_SEED]
     trial = _best(searches) if searches else min(run["trial"] for run in runs)
     own = sorted((r for r in runs if r["trial"] == trial), key=lambda r: r["seed"])

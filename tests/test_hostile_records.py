@@ -140,6 +140,8 @@ def check_csv(path: Path) -> None:
         ("+cmd", "'+cmd"),
         ("-1.5", "-1.5"),
         ("+0.3 ± 0.1", "+0.3 ± 0.1"),
+        ("-1+HYPERLINK(1)", "'-1+HYPERLINK(1)"),
+        ("+1+cmd|' /C calc'!A0", "'+1+cmd|' /C calc'!A0"),
         (-1.5, -1.5),
         (None, None),
         ("miles", "miles"),
@@ -154,3 +156,14 @@ def test_our_own_code_and_numbers_stay_readable() -> None:
     assert escape.markdown_note(note) == note.replace("<c>", "\\<c>")
     assert "<code>make tables a_b [x](y)</code> at &lt;c&gt;" in escape.html_note(note)
     assert escape.latex("-1.5 --x") == "$-$1.5 -{}-x"
+
+
+@pytest.mark.parametrize("text", ["__bold__", "~~struck~~", "_slanted_"])
+def test_words_in_lines_are_no_markup(text: str) -> None:
+    assert re.sub(r"\\[_~]", "", escape.markdown(text)).isalpha()
+    assert escape.markdown("static_lr") == "static_lr"
+
+
+@pytest.mark.parametrize("text", ["[2ex]", "*"])
+def test_a_row_begins_with_no_option_of_the_line_before(text: str) -> None:
+    assert escape.latex(text) == f"{{}}{text}"

@@ -42,6 +42,11 @@ def to_the_end(world: int, order: random.Random | None = None) -> dict[Run, floa
     return scores
 
 
+def test_only_the_contrast_named_beforehand_stands_outside_holm() -> None:
+    assert Rule(start=4).named == "miles"
+    assert Rule(start=4, reference="vanilla").named is None
+
+
 @settings(max_examples=25)
 @given(st.integers(0, 20), st.integers(0, 10**6))
 def test_interruptions_change_nothing(world: int, kills: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from miles_repro.config import build
 from miles_repro.protocol.decide import Rule, UntilDecided
 from miles_repro.protocol.estimate import gpu_flops
 from miles_repro.protocol.jobs import Job
-from miles_repro.protocol.outlook import outlook
-from miles_repro.protocol.plan import Machine, make_plan, show
+from miles_repro.protocol.outlook import Outlook, expected_runs, outlook
+from miles_repro.protocol.plan import Line, Machine, Plan, make_plan, show
 from miles_repro.records import RunRecord
 from miles_repro.run import run
 from miles_repro.verdicts import expected_seeds
@@ -103,3 +104,20 @@ def test_plan_says_what_deciding_will_take(
     found = outlook(UntilDecided(protocol, "tiny", rule, print))
     assert found[0].sd == pytest.approx(0.1 / 3**0.5)  # of 0.1, 0, 0.1, 0 points
     assert found[0].seeds["vanilla"] == expected_seeds(found[0].sd, 1.0) < 9
+
+
+@pytest.mark.parametrize("device, words", [("cuda", "2 GPU-hours"), ("cpu", "8 core-hours")])
+def test_a_gpu_is_not_counted_by_threads(
+    device: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = Line("d", "s", 1, (Job("d", "miles", "concat", 0, 1),), 7200.0, 1e15)
+    show(Plan(3, 5, 4, device, {}, [line]), Machine(1))
+    assert words in capsys.readouterr().out
+
+
+def test_miles_goes_on_with_the_reference(request_tiny: Make) -> None:
+    protocol = request_tiny("vanilla_aux", "miles", "ogm", fusions=("concat",))
+    rounds = UntilDecided(protocol, "tiny", Rule(start=5), lambda *given: None)  # type: ignore[arg-type, misc]
+    seeds = {"miles": 10, "ogm": 30}
+    found = expected_runs(rounds, [Outlook("concat", ("miles", "ogm"), 1.0, 0, seeds, 1.0)])
+    assert Counter(job.strategy for job in found) == {"vanilla_aux": 25, "miles": 25, "ogm": 25}

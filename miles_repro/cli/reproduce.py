@@ -226,7 +226,7 @@ def tables(args: argparse.Namespace) -> int:
     epochs: Mapping[str, Sequence[Row]] = {}
     if args.records:
         records, epochs, commit = submission.together(args.records)
-        command = f"make tables RECORDS='{' '.join(str(path) for path in args.records)}'"
+        command = f"make tables RECORDS='{' '.join(map(str, args.records))}'{_options(args)}"
     elif args.from_wandb:
         from miles_repro.tracking.exchange import records_from_wandb
 
@@ -238,7 +238,6 @@ def tables(args: argparse.Namespace) -> int:
         records = submission.beside(records, args.beside)
     if args.first:
         records = [record for record in records if record["seed"] <= args.first]
-        command += f" ARGS='--first {args.first}'" if args.records else ""
     if not records:
         raise UserError(f"no finished run in {args.runs_dir}: run some first, or set --runs-dir")
     eps = {"fused": args.eps, "heads": args.eps_heads}
@@ -258,6 +257,15 @@ def tables(args: argparse.Namespace) -> int:
 
         print(f"W&B: {log_results(paths, args.to_wandb)}")
     return unread
+
+
+def _options(args: argparse.Namespace) -> str:
+    """What `make tables` is given beside the records."""
+    words = ["--first", args.first] if args.first else []
+    words += [word for path in args.beside for word in ("--with", path)]
+    for name, value, usual in (("", args.eps, "fused"), ("-heads", args.eps_heads, "heads")):
+        words += [f"--eps{name}", f"{value:g}"] if value != EPS[usual] else []
+    return f" ARGS='{' '.join(map(str, words))}'" if words else ""
 
 
 def submit(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -47,9 +48,9 @@ class Difference:
 def forest(
     panels: Mapping[str, tuple[Sequence[Difference], float]], *, title: str, footnote: str
 ) -> Figure:
-    """Paired differences row by row, a panel per measure: (rows, eps). The band is +-eps; every
-    panel has the same rows in the same order."""
-    names = [row.name for row in next(iter(panels.values()))[0]]
+    """Paired differences row by row, a panel per measure: (rows, eps). The band is +-eps; a row
+    that one panel lacks stays empty there."""
+    names = list(dict.fromkeys(row.name for rows, _ in panels.values() for row in rows))
     with canvas(1.8 + 2.4 * len(panels), 1.7 + ROW * len(names)) as figure:
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
@@ -58,8 +59,8 @@ def forest(
             ax.set_xlabel("difference (points)")
             ax.axvspan(-eps, eps, color="#eeeeee", zorder=0, linewidth=0)
             ax.axvline(0, color=GREY, linewidth=0.8)
-            for y, row in enumerate(rows):
-                _difference(ax, y, row)
+            for row in rows:
+                _difference(ax, names.index(row.name), row)
             ax.margins(x=0.08)
         axes[0].set_yticks(range(len(names)), names)
         axes[0].set_ylim(len(names) - 0.4, -0.6)
@@ -94,7 +95,7 @@ def dots(panels: Mapping[str, Mapping[str, Sequence[float]]], *, title: str, xla
             ax.set_xlabel(xlabel)
             ax.set_xscale("log")
             for name, numbers in rows.items():
-                y, middle = names.index(name), sorted(numbers)[len(numbers) // 2]
+                y, middle = names.index(name), statistics.median(numbers)
                 ax.plot(numbers, [y] * len(numbers), "o", color=BLUE, alpha=0.35, markersize=4)
                 ax.plot([middle, middle], [y - 0.3, y + 0.3], color=BLACK, linewidth=1.6)
         low, high = axes[0].get_xlim()

@@ -66,7 +66,7 @@ def dynamics(
 
 def head_metric(rows: Rows, head: str) -> list[float]:
     """Validation metric of one head per epoch, percent."""
-    return [_number(row["val"][head]["metric"], 100) for row in rows]
+    return [_number(row["val"].get(head, {}).get("metric"), 100) for row in rows]
 
 
 def _utilization(rows: Rows, name: str) -> list[float]:
@@ -79,7 +79,7 @@ def _number(value: float | None, factor: float = 1) -> float:
 
 def _groups(rows: Rows) -> dict[str, list[float]]:
     """Parameter group -> its rate per epoch; heads only where they differ from their encoder."""
-    rates = {name: [float(row["lr"][name]) for row in rows] for name in rows[0]["lr"]}
+    rates = {name: [_number(row["lr"].get(name)) for row in rows] for name in rows[0]["lr"]}
     return {
         name: values
         for name, values in rates.items()

@@ -45,6 +45,11 @@ class Rule:
     reference: str = REFERENCE
     primary: str = PRIMARY
 
+    @property
+    def named(self) -> str | None:
+        """The row whose contrast was named beforehand: only against that reference."""
+        return self.primary if self.reference == REFERENCE else None
+
     def __post_init__(self) -> None:
         if self.max_seeds < self.start:
             raise UserError(
@@ -95,7 +100,7 @@ def replay(
         judged = verdicts(
             {row: values for row, values in differences.items() if values},
             rule.eps,
-            primary=rule.primary,
+            primary=rule.named,
         )
         lost = {
             row: tuple(k for k, a, b in found if a in failed or b in failed)

@@ -64,12 +64,14 @@ def expected_runs(rounds: UntilDecided, found: list[Outlook]) -> list[Job]:
     rule = rounds.rule
     jobs = []
     for one in found:
-        for row, seeds in {rule.reference: max(one.seeds.values()), **one.seeds}.items():
+        last = max(one.seeds.values())  # to which the reference and the primary row go on
+        with_all = {row: last for row in (rule.primary,) if row in one.seeds}
+        for row, seeds in {rule.reference: last, **one.seeds, **with_all}.items():
             jobs += [rounds.job(one.fusion, row, k) for k in range(rule.start + 1, seeds + 1)]
     return jobs
 
 
 def _seeds(row: str, sd: float, rows: int, rule: Rule) -> int:
     """With the strictest level that Holm may set, for a row that differs in nothing."""
-    alpha = ALPHA if row == rule.primary else ALPHA / max(1, rows - 1)
+    alpha = ALPHA if row == rule.named else ALPHA / max(1, rows - 1)
     return max(rule.start, min(rule.max_seeds, expected_seeds(sd, rule.eps, 0.0, alpha)))

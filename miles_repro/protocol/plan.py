@@ -187,10 +187,11 @@ def _total(plan: Plan, machine: Machine, waiting: str) -> str:
     if plan.seconds is None:
         return text
     hours = plan.seconds / 3600
-    unit_of_time = "GPU-hours" if _on_gpu(plan.device) else "core-hours"
+    gpus = _on_gpu(plan.device)
+    spent, unit_of_time = (1, "GPU-hours") if gpus else (plan.threads, "core-hours")
     text += (
         f": about {duration(plan.seconds / machine.workers)} with {machine.workers} workers "
-        f"({cores()} cores here),\n{hours * plan.threads:.2g} {unit_of_time}"
+        f"({cores()} cores here),\n{hours * spent:.2g} {unit_of_time}"
     )
     text += f", {machine.price * hours:.2f} at {machine.price:g} an hour" if machine.price else ""
     flops = sum(line.flops for line in plan.lines)

@@ -109,7 +109,7 @@ def unimodal_sheet(studies: Sequence[Study], origin: Origin) -> Sheet:
         rows = []
         names = study.modalities if study else MODALITIES[dataset]
         for modality in names:
-            side = {names[0]: "strong", names[-1]: "weak"}.get(modality, "")
+            side = {names[0]: "strong", names[-1]: "weak"}.get(modality, "") if names[1:] else ""
             strategy = f"unimodal_{modality}"
             cell = study.cells.get(("concat", strategy)) if study else None
             printed = published(1, dataset, "", strategy, side) if paper else None

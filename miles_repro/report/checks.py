@@ -64,7 +64,8 @@ def combined(findings: Iterable[Finding]) -> str:
     word = decide([part.support for part in parts], [part.against for part in parts])
     if word == NOT:
         return NOT
-    return UNRUN if not parts or any(finding.missing for finding in findings) else word
+    ran = all(part.differences for part in parts) and not any(f.missing for f in findings)
+    return word if parts and ran else UNRUN
 
 
 def above(
@@ -164,11 +165,15 @@ def sensitivity(
     ran = curves(study, fusion, parameter)
     if not ran:
         return Finding([], [parameter], NOT_RUN)
-    missing = [name for name in (peak, *edges) if name not in ran[0].cells]
+    asked = (peak, *edges)
+    # A curve that has the settings asked for; the paper's other value first, where several have.
+    found = max(
+        ran,
+        key=lambda one: (one.cells.keys() >= {*asked}, len(one.cells), one.at_papers_value),
+    )
+    missing = [name for name in asked if name not in found.cells]
     if missing:
         return Finding([], missing, f"{NOT_RUN}: {parameter} {', '.join(missing)}")
-    # The paper's other value first, where both have the same settings.
-    found = max(ran, key=lambda one: (len(one.cells), one.at_papers_value))
     fused = {name: values(study, cell, "fused") for name, cell in found.cells.items()}
     parts = [
         above(f"fused at {peak} minus {edge}", paired(fused[peak], fused[edge])) for edge in edges

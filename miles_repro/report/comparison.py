@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from miles_repro.paper import DATASETS, FUSIONS, PAPER_ROWS, published
-from miles_repro.report.contrasts import contrasts, families, separated_best
+from miles_repro.report.contrasts import PRIMARY, contrasts, families, separated_best
 from miles_repro.report.entry import Entry, Row, entry_table, result_notes
 from miles_repro.report.measures import Instrument, values
 from miles_repro.report.names import (
@@ -37,9 +37,10 @@ OWN_NOTE = (
 )
 VERDICT_NOTE = (
     "gain: mean difference of fused, in points over paired seeds, to the row marked reference of "
-    "its fusion. verdict: Holm over the fusion, MILES - its losses alone by itself; equal: within "
+    "its fusion. verdict: Holm over the fusion{exempt}; equal: within "
     "±{eps:g}. Intervals and seeds still needed: table of contrasts."
 )
+EXEMPT = ", MILES - its losses alone by itself"
 GAIN, VERDICT = ("", "gain"), ("", "verdict")
 PAIR_NOTE = "gap: largest difference between two modalities."
 
@@ -68,8 +69,10 @@ def comparison_sheet(study: Study, origin: Origin) -> Sheet:
     table = entry_table(title, list(rows.values()), tags, paper=False)
     _mark_best(table, study, rows)
     notes = [PROBE_NOTE + f" {PAIR_NOTE}" * (len(study.modalities) > 2), BOLD_NOTE]
-    if _judge(table, study, list(rows)):
-        notes.insert(0, VERDICT_NOTE.format(eps=study.margin("fused")))
+    pairs = _judge(table, study, list(rows))
+    if pairs:
+        exempt = EXEMPT if PRIMARY in pairs else ""
+        notes.insert(0, VERDICT_NOTE.format(eps=study.margin("fused"), exempt=exempt))
     table.notes = result_notes(list(rows.values()), *notes)
     notes = [origin.note(), *study_notes(study)]
     return Sheet(
@@ -189,13 +192,13 @@ def _row(study: Study, key: Key) -> Row:
     return Row(_labels(study, key), {"fusion": fusion, "strategy": key[1]}, cell, entries)
 
 
-def _judge(table: Table, study: Study, keys: Sequence[Key]) -> bool:
+def _judge(table: Table, study: Study, keys: Sequence[Key]) -> set[tuple[str, str]]:
     """Put each strategy's gain over the reference of its fusion, and the verdict on it, after
-    the fused metric. Returns whether any fusion has a pair to compare."""
-    judged = False
+    the fused metric. Returns the pairs compared."""
+    judged: set[tuple[str, str]] = set()
     for fusion in study.fusions:
         for reference, pairs in list(families(study, fusion).items())[:1]:
-            judged = True
+            judged |= {*pairs}
             table.rows[keys.index((fusion, reference))][VERDICT] = "reference"
             for (name, _), v in contrasts(study, fusion, "fused", pairs).items():
                 gain = fixed(v.mean, sign=True)

@@ -11,8 +11,10 @@ import re
 
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 """What our own notes set as code."""
-_MARKDOWN = re.compile(r"[\\*`]|\](?=[(\[:])|<(?=[\w/!?])|&(?=[#\w]+;)")
-"""What begins markup; a bracket that no link can follow is one."""
+_MARKDOWN = re.compile(r"[\\*`~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|<(?=[\w/!?])|&(?=[#\w]+;)")
+"""What begins markup; a bracket that no link can follow is one, so is a line inside a word."""
+_FORMULA = re.compile(r"\s*([=@]|[+-](?![\d.][^(|!]*\Z))")
+"""What a spreadsheet may calculate; a signed number and words behind it are none."""
 _TEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -63,7 +65,8 @@ def latex(text: str) -> str:
     # Two hyphens of an option would be set as a dash.
     parts = ("".join(_TEX.get(c, c) for c in part) for part in _line(text).split("--"))
     escaped = "-{}-".join(parts)
-    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", escaped)
+    escaped = re.sub(r"(?<![\w-])-(?=\d)", "$-$", escaped)
+    return f"{{}}{escaped}" if escaped[:1] in ("[", "*") else escaped  # no option of the last \\\\
 
 
 def latex_comment(text: str) -> str:
@@ -73,7 +76,7 @@ def latex_comment(text: str) -> str:
 
 def csv(value: object) -> object:
     """A cell that no spreadsheet takes for a formula; numbers stay numbers."""
-    if isinstance(value, str) and re.match(r"\s*([=@]|[+-](?![\d.]))", value):
+    if isinstance(value, str) and _FORMULA.match(value):
         return f"'{value}"
     return value
 

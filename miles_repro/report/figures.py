@@ -92,7 +92,11 @@ def _ranks(title: str, group: Sequence[Study], average: Ranks) -> Picture:
 
 
 def _dynamics(study: Study, rows: Rows) -> list[Picture]:
-    runs = {run["strategy"]: run for run in shown_runs([study]) if rows.get(run["run_id"])}
+    rows = {
+        run["run_id"]: [row for row in rows.get(run["run_id"], ()) if _drawable(row)]
+        for run in shown_runs([study])
+    }
+    runs = {run["strategy"]: run for run in shown_runs([study]) if rows[run["run_id"]]}
     metric = metric_label(study)
     found = []
     miles = runs.get("miles")
@@ -117,11 +121,16 @@ def _dynamics(study: Study, rows: Rows) -> list[Picture]:
         title = f"Vanilla and unimodal training on {place(study)}"
         figure = dynamics.learning_curves(lines, title=title, metric=metric)
         caption = (
-            f"{title}: validation metric, first decision seed, as in the paper's Fig. 1; "
-            "dashed: a model of that modality alone."
+            f"{title}: validation metric, seed {runs['vanilla']['seed']}, as in the paper's Fig. "
+            "1; dashed: a model of that modality alone."
         )
         found.append(Picture(f"curves__{stem(study)}", caption, figure))
     return found
+
+
+def _drawable(row: Mapping[str, Any]) -> bool:
+    """A foreign record's epochs may lack metrics or rates."""
+    return "val" in row and None not in row.get("lr", {"": None}).values()
 
 
 def _vanilla_lines(study: Study, runs: Mapping[str, Record], rows: Rows) -> list[Line]:

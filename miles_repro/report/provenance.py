@@ -77,7 +77,9 @@ def cost_text(runs: Sequence[Record]) -> str:
     for name, label in (("wall_s", "wall"), ("cpu_s", "CPU")):
         seconds = total(runs, name)
         if seconds is not None:
-            parts.append(f"{duration(seconds)} {label}")
+            measured = sum(run["cost"].get(name) is not None for run in runs)
+            of = f" (of {plural(measured)})" if measured < len(runs) else ""
+            parts.append(f"{duration(seconds)} {label}{of}")
     energy = total(runs, "energy_j")
     if energy is not None:
         parts.append(f"{energy / 3.6e6:.3g} kWh")

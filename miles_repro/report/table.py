@@ -148,9 +148,11 @@ class Table:
         longest = max(
             self.columns, key=lambda column: max(len(row.get(column, "")) for row in self.rows)
         )
-        width = 1 - 0.17 * (len(self.columns) - 1)
+        others = len(self.columns) - 1
+        width = max(0.3, 1 - 0.17 * others)
+        rest = min(0.14, 0.7 / max(others, 1) - 0.03)
         return "".join(
-            f"p{{{width if column == longest else 0.14:.2f}\\linewidth}}" for column in self.columns
+            f"p{{{width if column == longest else rest:.2f}\\linewidth}}" for column in self.columns
         )
 
     def html(self) -> str:
@@ -216,7 +218,12 @@ class Sheet:
         latex += "\n".join(
             table.latex(f"{self.name}_{i}") for i, table in enumerate(self.tables, start=1)
         )
-        data = pd.DataFrame([row for table in self.tables for row in table.data]).map(escape.csv)
+        rows = [
+            {key: escape.csv(value) for key, value in row.items()}
+            for table in self.tables
+            for row in table.data
+        ]
+        data = pd.DataFrame(rows, dtype=object)  # whole numbers beside gaps stay whole
         texts = {
             ".md": "\n".join(markdown),
             ".tex": latex,

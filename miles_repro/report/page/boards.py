@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -52,7 +53,7 @@ def row(
     place = (NONE, key[1]) if is_unimodal(key[1]) else key
     own = {q: lines[*place, q] for q in quantities if (*place, q) in lines}
     first = next(iter(own.values()))
-    cost = first.get(clock)
+    costs = [seconds for run in cell.runs if (seconds := run["cost"].get(clock)) is not None]
     return {
         "s": key[1],
         "n": first["n_seeds"],
@@ -61,7 +62,7 @@ def row(
         "trial": cell.trial,
         "v": {q: _level(line) for q, line in own.items() if line["mean"] is not None},
         "paper": {q: value for q in quantities if (value := _printed(study, key, q, printed))},
-        "cost": round(cost / first["n_seeds"], 2) if cost and first["n_seeds"] else None,
+        "cost": round(statistics.mean(costs), 2) if costs else None,
         "seeds": _seeds(study, cell),
         "command": (cell.runs or cell.search)[0]["command"] if cell.runs or cell.search else "",
     }
