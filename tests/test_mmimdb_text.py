@@ -62,5 +62,5 @@ def test_other_tokenizers_are_refused(tmp_path: Path, content: tuple[str, str] |
 
 def test_without_tokenizers(tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(UserError, match=r"\.\[text\]"):
+    with pytest.raises(UserError, match=r"miles-repro\[text\]"):
         WordPieces(tokenizer)

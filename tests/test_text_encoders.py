@@ -172,5 +172,5 @@ def test_incomplete_bert_folders_are_user_errors(
 
 def test_bert_without_transformers(bert_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(UserError, match=r"\.\[text\]"):
+    with pytest.raises(UserError, match=r"miles-repro\[text\]"):
         Bert(str(bert_folder))
