@@ -111,7 +111,8 @@ def test_two_people_one_table(tmp_path: Path) -> None:
     text = "".join(p.read_text() for p in (tmp_path / "out" / "tables").glob("comparison*.md"))
     assert "MILES" in text
     assert "OGM | " not in text or "not yet run" in text
-    some = finish([*script, "tables", *places, "--records", str(file), "--first", "1", "--eps", "2"])
+    less = ["--records", str(file), "--first", "1", "--eps", "2"]
+    some = finish([*script, "tables", *places, *less])
     assert "4 runs ->" in some.stdout, some.stderr  # two fusions: the search and one seed
     text = "".join(p.read_text() for p in (tmp_path / "out" / "tables").glob("comparison*.md"))
     assert f"make tables RECORDS='{file}' ARGS='--first 1 --eps 2'" in " ".join(text.split())
