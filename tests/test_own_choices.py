@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from commands import finish
 from own_data import N, own, plain, prepare, table_of, write_table, written
@@ -77,8 +78,8 @@ def test_a_name_that_looks_like_a_number_keeps_its_place(own: Path) -> None:
 
 
 def test_cells_of_parquet_are_those_of_a_csv() -> None:
-    cells = [["a", "b"], np.array(["a"]), None, float("nan"), 3, "x"]
-    assert [table_read._cell(cell) for cell in cells] == ["a|b", "a", "", "", "3", "x"]
+    cells = [["a", "b"], np.array(["a"]), None, float("nan"), pd.NA, pd.NaT, 3, "x"]
+    assert [table_read._cell(cell) for cell in cells] == ["a|b", "a", *[""] * 4, "3", "x"]
 
 
 def test_printed_commands_run_on_a_binary_task_in_folders_of_any_name(

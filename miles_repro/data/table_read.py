@@ -104,9 +104,11 @@ def _read_parquet(path: Path) -> Table:
 
 def _cell(value: Any) -> str:
     """Of a parquet file, as a csv would hold it; several labels may be a list."""
+    import pandas as pd
+
     if isinstance(value, (list, np.ndarray)):
         return "|".join(map(str, value))
-    return "" if value is None or value != value else str(value)  # NaN, NaT
+    return "" if pd.isna(value) else str(value)
 
 
 def read_labels(

@@ -12,7 +12,7 @@ import re
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 """What our own notes set as code."""
 _MARKDOWN = re.compile(r"[\\*`~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|<(?=[\w/!?])|&(?=[#\w]+;)")
-"""What begins markup; a bracket that no link can follow is one, so is a line inside a word."""
+"""What begins markup; a bracket that no link can follow is one, so is an underscore inside a word."""
 _FORMULA = re.compile(r"\s*([=@]|[+-](?![\d.][^(|!]*\Z))")
 """What a spreadsheet may calculate; a signed number and words behind it are none."""
 _TEX = {
@@ -66,7 +66,7 @@ def latex(text: str) -> str:
     parts = ("".join(_TEX.get(c, c) for c in part) for part in _line(text).split("--"))
     escaped = "-{}-".join(parts)
     escaped = re.sub(r"(?<![\w-])-(?=\d)", "$-$", escaped)
-    return f"{{}}{escaped}" if escaped[:1] in ("[", "*") else escaped  # no option of the last \\\\
+    return f"{{}}{escaped}" if escaped[:1] in ("[", "*") else escaped  # no option of the line break
 
 
 def latex_comment(text: str) -> str:
