@@ -12,7 +12,7 @@ import re
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 """What our own notes set as code."""
 _MARKDOWN = re.compile(r"[\\*`~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|<(?=[\w/!?])|&(?=[#\w]+;)")
-"""What begins markup; a bracket that no link can follow and an underscore inside a word are none."""
+"""What begins markup; a bracket without a link and an underscore inside a word are none."""
 _FORMULA = re.compile(r"\s*([=@]|[+-](?![\d.][^(|!]*\Z))")
 """What a spreadsheet may calculate; a signed number and words behind it are none."""
 _TEX = {
