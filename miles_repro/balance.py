@@ -28,20 +28,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from miles_repro import strategies
+from miles_repro import foreign, strategies
 from miles_repro.context import Batch, Context, Logits, Segment, Teacher
 from miles_repro.factors import RateFactors
-from miles_repro.foreign import (
-    Data,
-    Freezing,
-    Parts,
-    Unmerged,
-    another,
-    as_fusion,
-    check,
-    check_fusion,
-    scores,
-)
 from miles_repro.model import Multimodal, Output
 from miles_repro.recipe import Recipe
 from miles_repro.seeding import derive
@@ -87,7 +76,7 @@ class Balancer:
         task: Task | None = None,
         dims: Mapping[str, int] | None = None,
         teachers: Mapping[str, Teacher | tuple[nn.Module, nn.Module]] | None = None,
-        data: Data | None = None,
+        data: foreign.Data | None = None,
         backward: Callable[[Tensor], object] | None = None,
         scaler: torch.amp.GradScaler | None = None,
         amp: torch.dtype | None = None,
@@ -97,12 +86,12 @@ class Balancer:
     ) -> None:
         self.strategy, self.optimizer, name = strategy, optimizer, type(strategy).__name__
         device = optimizer.param_groups[0]["params"][0].device
-        fused = as_fusion(fusion, encoders, dims)
+        fused = foreign.as_fusion(fusion, encoders, dims)
         task = task or Multiclass(fused.num_classes)
-        check(strategy, encoders, fused, task, heads=bool(heads), teachers=bool(teachers))
+        foreign.check(strategy, encoders, fused, task, heads=bool(heads), teachers=bool(teachers))
         recipe = Recipe(
             lr=float(optimizer.param_groups[0]["lr"]),
-            optimizer=lambda groups: another(optimizer, groups),
+            optimizer=lambda groups: foreign.another(optimizer, groups),
             batch_size=batch_size,
             epochs=epochs,
             seed=seed,
@@ -112,11 +101,11 @@ class Balancer:
         )
         trained = heads if heads and strategy.needs.heads == "trained" else {}
         model = Multimodal(encoders, fused, trained)
-        self.ctx = Context(model, task, recipe, strategy, Parts(data, device, name))
+        self.ctx = Context(model, task, recipe, strategy, foreign.Parts(data, device, name))
         self.ctx.teachers = {
             m: t if isinstance(t, Teacher) else Teacher(*t) for m, t in (teachers or {}).items()
         }
-        self.ctx.optimizer = Unmerged(optimizer)  # type: ignore[assignment]
+        self.ctx.optimizer = foreign.Unmerged(optimizer)  # type: ignore[assignment]
         self.ctx.scaler, self.ctx.backprop = scaler, backward
         if data is not None:
             self.ctx.rows = torch.arange(len(data["train"][1]))
@@ -125,7 +114,8 @@ class Balancer:
             own = strategy.modules(self.ctx)
             model.adopt({group: module.to(device) for group, module in own.items()})
             strategy.setup(self.ctx)
-        check_fusion(strategy, fused, model.fusion)
+        self._given = fused
+        foreign.check_fusion(strategy, fused, model.fusion)
         made = [*own.values(), *([model.fusion] if model.fusion is not fused else [])]
         for module in made:  # what the strategy brings, a fusion of its own included
             optimizer.add_param_group({"params": list(module.parameters())})
@@ -139,7 +129,7 @@ class Balancer:
         if absent := self._rates.check():
             raise ValueError(f"the optimizer holds no parameters of {', '.join(sorted(absent))}")
         self._started = self._begun = self._ordered = self._pending = False
-        self._freezing = Freezing()
+        self._freezing = foreign.Freezing()
         self._batch: Batch | None = None
         self.output: Output | None = None
 
@@ -242,7 +232,7 @@ class Balancer:
         absent = [name for name in ("fused", *self.encoders) if name not in val]
         if absent and type(self.strategy).on_epoch_end is not Strategy.on_epoch_end:
             raise ValueError(f"val has no metric of {', '.join(absent)}")
-        self.strategy.on_epoch_end(self.ctx, scores(train or {}), scores(val))
+        self.strategy.on_epoch_end(self.ctx, foreign.scores(train or {}), foreign.scores(val))
         self.strategy.state.edited = False
         return self.strategy.state.stop
 
@@ -254,17 +244,15 @@ class Balancer:
     # --- resuming ---------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The strategy's state and own modules; encoders, heads, fusion, optimizer are yours."""
-        return {
-            "strategy": self.strategy.state_dict(),
-            "own": self.ctx.model.own.state_dict(),
-            "rows": self.ctx.rows,
-        }
+        """The strategy's state and modules; encoders, heads, your fusion, optimizer are yours."""
+        own = foreign.brought(self.ctx.model, self._given).state_dict()
+        return {"strategy": self.strategy.state_dict(), "own": own, "rows": self.ctx.rows}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a :meth:`state_dict`."""
+        """Go on from a :meth:`state_dict`. The optimizer may get groups: load its state later."""
         self.strategy.load_state_dict(state["strategy"])
-        self.ctx.model.own.load_state_dict(state["own"])
+        foreign.regrow(self.strategy, self.ctx)
+        foreign.brought(self.ctx.model, self._given).load_state_dict(state["own"])
         self.ctx.rows, self._started, self._begun = state["rows"], True, False
 
     def _must_have_begun(self) -> None:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from miles_repro.context import Context
 from miles_repro.fusions.base import Fusion
 from miles_repro.fusions.concat import Concat
+from miles_repro.model import Multimodal
 from miles_repro.strategy import Strategy
 from miles_repro.tasks import Score, Task
 
@@ -156,7 +158,10 @@ class Freezing:
 
 
 class Unmerged:
-    """A foreign optimizer whose groups no step can merge: ``RateFactors`` acts on each of them."""
+    """A foreign optimizer whose groups no step can merge: ``RateFactors`` acts on each of them.
+
+    For ``isinstance`` it is what it stands for.
+    """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
@@ -165,6 +170,10 @@ class Unmerged:
         if name == "_optimizer":  # while a copy is being made
             raise AttributeError(name)
         return getattr(self._optimizer, name)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(self._optimizer)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -181,6 +190,22 @@ def another(optimizer: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
     taken = inspect.signature(kind).parameters
     settings = {k: v for k, v in optimizer.defaults.items() if k in taken}
     return kind(groups, **settings)
+
+
+def regrow(strategy: Strategy, ctx: Context) -> None:
+    """Make again what a strategy, by the state it was given, had added to the model."""
+    known = ctx.model.parts()
+    with torch.random.fork_rng(devices=[]):
+        for group, module in strategy.modules(ctx).items():
+            if group not in known:
+                ctx.add(module, group)
+
+
+def brought(model: Multimodal, fusion: Fusion) -> nn.ModuleDict:
+    """The modules of a model that are a strategy's: its own, and one in place of ``fusion``."""
+    return nn.ModuleDict(
+        {**model.own, **({} if model.fusion is fusion else {"fusion": model.fusion})}
+    )
 
 
 def scores(given: Mapping[str, float | Score]) -> dict[str, Score]:

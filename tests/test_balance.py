@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from balance_kit import groups, parts
+from balance_kit import DIMS, groups, parts
 from rows import rows
 from support import (
     STRATEGIES,
@@ -28,6 +29,8 @@ from torch.nn.functional import cross_entropy
 from miles_repro import balance
 from miles_repro.config import LABELS, target
 from miles_repro.evaluate import score
+from miles_repro.fusions.concat import Concat
+from miles_repro.fusions.late import Late
 from miles_repro.loop import Fit, batches
 from miles_repro.seeding import derive
 from miles_repro.strategy import Strategy
@@ -243,3 +246,68 @@ def test_every_strategy_has_a_public_name() -> None:
         module, _, name = path.rpartition(".")
         assert getattr(balance, name).__name__ == name
         assert getattr(importlib.import_module(module), name).__doc__
+
+
+@pytest.mark.parametrize("name", ["MLA", "ReconBoost", "AUG", "DiagnosingRelearning"])
+def test_what_a_strategy_brought_or_knew_at_first_is_in_its_state(name: str) -> None:
+    """A fusion in place of the user's, heads that grew, the first weights."""
+
+    def training(seed: int) -> tuple[balance.Balancer, nn.Module, Any]:
+        torch.manual_seed(seed)
+        encoders = {m: nn.Sequential(nn.Linear(4, 8), nn.ReLU()) for m in DIMS}
+        fusion = Late(DIMS, 3) if name != "DiagnosingRelearning" else Concat(DIMS, 3)
+        optimizer = groups(*encoders.values(), fusion)
+        own: dict[str, Any] = {
+            "AUG": {"tau": 0.0, "every": 0.2},
+            "DiagnosingRelearning": {"every": 0.2, "data": {"train": (x, y), "val": (x, y)}},
+        }.get(name, {})
+        made = getattr(balance, name)(optimizer, encoders, fusion, epochs=6, **own)
+        return made, fusion, optimizer
+
+    def epoch(b: balance.Balancer, e: int) -> None:
+        b.begin(e)
+        b.train_step(x, y)
+        b.end(val={"fused": 0.5, "image": 0.4, "audio": 0.6})
+
+    y, generator = torch.arange(30) % 3, torch.Generator().manual_seed(0)
+    x = {m: torch.randn(30, 4, generator=generator) for m in DIMS}
+    first, fusion, optimizer = training(0)
+    for e in (1, 2):
+        epoch(first, e)
+    state = copy.deepcopy(
+        (
+            first.state_dict(),
+            {m: e.state_dict() for m, e in first.encoders.items()},
+            fusion.state_dict(),
+            optimizer.state_dict(),
+        )
+    )
+    second, fusion, optimizer = training(1)
+    second.load_state_dict(state[0])
+    for m, weights in state[1].items():
+        second.encoders[m].load_state_dict(weights)
+    fusion.load_state_dict(state[2])
+    optimizer.load_state_dict(state[3])
+    for e in (3, 4, 5):
+        epoch(first, e)
+        epoch(second, e)
+    for head, logits in first.logits(x).items():
+        torch.testing.assert_close(second.logits(x)[head], logits, rtol=0, atol=0)
+
+
+def test_mlb_takes_a_foreign_optimizer_for_what_it_is() -> None:
+    encoders, fusion, heads = parts()
+    sgd = groups(*encoders.values(), fusion, *heads.values())
+    b = balance.MLB(sgd, encoders, fusion, heads, epochs=5, dims=DIMS)
+    assert isinstance(b.ctx.optimizer, torch.optim.SGD)
+    assert b.strategy._by_rate(b.ctx) is False
+    rate = torch.tensor(0.1)
+    adam = torch.optim.Adam(sgd.param_groups, lr=rate)
+    for group in adam.param_groups:
+        group["lr"] = rate
+    b = balance.MLB(adam, encoders, fusion, heads, epochs=5, dims=DIMS)
+    y, x = torch.tensor([0, 1, 2]), {m: torch.randn(3, 4) for m in encoders}
+    b.begin(1)
+    for _ in range(3):
+        b.train_step(x, y)
+    assert all(float(g["lr"]) == pytest.approx(0.1) for g in adam.param_groups)

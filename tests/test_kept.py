@@ -66,7 +66,10 @@ def test_scores_by_class_are_those_of_scikit_learn(n: int, classes: int, seed: i
 
 @pytest.mark.parametrize(
     "strategy, fusion",
-    [("vanilla", "film"), ("miles", "sum"), ("mla", "late"), ("amco", "concat"), ("umt", "concat")],
+    [
+        *(("vanilla", "film"), ("miles", "sum"), ("mla", "late"), ("amco", "concat")),
+        *(("umt", "concat"), ("agm", "concat")),
+    ],
 )
 def test_kept_weights_predict_what_was_predicted(
     strategy: str, fusion: str, tiny_data: Path, tmp_path: Path

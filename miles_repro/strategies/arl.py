@@ -89,7 +89,8 @@ class ARL(Strategy):
             return
         for i, m in enumerate(ctx.modalities):
             grads = [p.grad for p in ctx.parameters([f"encoder.{m}"]) if p.grad is not None]
-            torch._foreach_mul_(grads, self._seen[-1][i])
+            if grads:  # none of a frozen encoder
+                torch._foreach_mul_(grads, self._seen[-1][i])
 
     def on_epoch_end(self, ctx: Context, train: object, val: object) -> None:
         mean = torch.stack(self._seen).mean(0).tolist() if self._seen else [1.0] * 2

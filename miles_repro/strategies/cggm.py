@@ -51,10 +51,13 @@ def coefficients(change: Tensor, guard: bool = True) -> Tensor:
 
 
 def accuracy(task: Task, logits: Tensor, y: Tensor) -> Tensor:
-    """Share of right answers in a batch, a scalar; multilabel: over samples and labels."""
+    """Share of right answers in a batch, a scalar; multilabel: over samples and labels.
+
+    In double precision: changes that cancel must sum to less than EPS.
+    """
     if task.name == "multiclass":
-        return (logits.argmax(1) == y).float().mean()
-    return ((logits > 0) == (y.view_as(logits) > 0)).float().mean()
+        return (logits.argmax(1) == y).double().mean()
+    return ((logits > 0) == (y.view_as(logits) > 0)).double().mean()
 
 
 def direction_loss(balance: Tensor, fused: list[Tensor], alone: list[Tensor]) -> Tensor:
@@ -95,7 +98,7 @@ class CGGM(Strategy):
         self.classifiers = nn.ModuleDict(made).to(ctx.recipe.device)
         self.optimizer = ctx.recipe.optimizer([{"params": list(self.classifiers.parameters())}])
         self.optimizer.param_groups[0]["lr"] = self.classifier_lr
-        self.accuracy = torch.zeros(len(made))
+        self.accuracy = torch.zeros(len(made), dtype=torch.double)
         self.pending: list[Tensor] = []
 
     def on_epoch_start(self, ctx: Context) -> None:
@@ -107,7 +110,8 @@ class CGGM(Strategy):
         self._seen.append(balance)
         for i, m in enumerate(ctx.modalities):
             grads = [p.grad for p in ctx.parameters([f"encoder.{m}"]) if p.grad is not None]
-            torch._foreach_mul_(grads, self.rho * balance[i])
+            if grads:  # none of a frozen encoder
+                torch._foreach_mul_(grads, self.rho * balance[i])
         if self.direction:
             self._direct(ctx, balance)
         self.optimizer.step()
@@ -122,7 +126,7 @@ class CGGM(Strategy):
         with torch.no_grad():
             now = torch.stack([accuracy(ctx.task, logits[m], batch.y) for m in ctx.modalities])
             change, self.accuracy = now - self.accuracy.to(now.device), now
-            return coefficients(change, guard=self.variant == "paper")
+            return coefficients(change, guard=self.variant == "paper").float()
 
     def _direct(self, ctx: Context, balance: Tensor) -> None:
         """Add the direction term of the batch before; keep this batch's for the next one."""

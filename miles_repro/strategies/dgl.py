@@ -44,7 +44,7 @@ CLIP = 40.0
 
 def alone(fusion: Fusion, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Logits (B, C) of each modality with the others' features at zero: with the full bias."""
-    if isinstance(fusion, (Concat, Sum)):
+    if isinstance(fusion, Concat) or (isinstance(fusion, Sum) and fusion.form == "shared"):
         return Fusion.unimodal(fusion, z)  # their own would split the bias
     return fusion.unimodal(z)
 

@@ -16,7 +16,8 @@ Deviations from the official code
           biases, batch normalisation and momentum go on; we rank once and stop the whole encoder.
           Equal scores are an error there. The paper prints the feature term as a squared norm,
           the width times larger than the code's mean; the code's is taken.
-Supports  any fusion, task and number of modalities; with many labels KL is the mean over labels.
+Supports  any fusion, task and number of modalities; with many labels KL is the mean over labels,
+          without probabilities (regression) the mean squared difference stands for it (ours).
 """
 
 from __future__ import annotations
@@ -31,14 +32,18 @@ from torch import Tensor
 from miles_repro.context import Batch, Context, Logits, Teacher
 from miles_repro.hyper import hyper
 from miles_repro.model import Output
+from miles_repro.strategies.mla import WITH_ENTROPY
 from miles_repro.strategies.umt import feature_distance, taught
 from miles_repro.strategy import Needs, Strategy
 
 
-def distillation(student: Tensor, teacher: Tensor, temperature: float, multilabel: bool) -> Tensor:
-    """T^2 KL(teacher || student) of logits (B, C), mean over the batch, a scalar."""
+def distillation(student: Tensor, teacher: Tensor, temperature: float, binary: bool) -> Tensor:
+    """T^2 KL(teacher || student) of logits (B, C), mean over the batch, a scalar.
+
+    binary: each logit is a yes or no of its own.
+    """
     s, t = student.float() / temperature, teacher.detach().float() / temperature
-    if multilabel:
+    if binary:
         p = t.sigmoid()
         on, off = F.logsigmoid(t) - F.logsigmoid(s), F.logsigmoid(-t) - F.logsigmoid(-s)
         return temperature**2 * (p * on + (1 - p) * off).mean()
@@ -95,9 +100,12 @@ class G2D(Strategy):
         return super().step(ctx, batch)
 
     def loss(self, ctx: Context, batch: Batch, out: Output) -> Tensor:
-        total, several = super().loss(ctx, batch, out), ctx.task.name == "multilabel"
+        total, task = super().loss(ctx, batch, out), ctx.task.name
         for m, (z, logits) in self._taught.items():
-            apart = distillation(out.fused, logits, self.temperature, several)
+            if task in WITH_ENTROPY:
+                apart = distillation(out.fused, logits, self.temperature, task != "multiclass")
+            else:
+                apart = feature_distance(out.fused, logits)
             total = total + self.w_feature * feature_distance(out.features[m], z)
             total = total + self.w_logit * apart
         return total

@@ -127,7 +127,8 @@ class InfoReg(Strategy):
                 squares = [g.square().mean() for g in grads if g.ndim > 1]
             else:
                 squares = [g.square().sum() for g in grads]
-            found.append(torch.stack(squares).sum())
+            none = torch.zeros((), device=ctx.recipe.device)  # of a frozen encoder
+            found.append(torch.stack(squares).sum() if squares else none)
         return torch.stack(found)
 
     @torch.no_grad()

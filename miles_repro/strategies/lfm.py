@@ -60,8 +60,8 @@ def alignment(logits: Sequence[Tensor]) -> Tensor:
     """A of the official code, a scalar, from logits (B, C) a modality: mean over pairs."""
     losses = []
     for p, q in combinations([f.float().log_softmax(1) for f in logits], 2):
-        middle = (p.exp() + q.exp()) / 2
-        apart = middle * (2 * middle.log() - p - q)
+        middle = torch.logaddexp(p, q) - math.log(2)
+        apart = middle.exp() * (2 * middle - p - q)
         losses.append(apart.sum(1).mean() / 2)
     return torch.stack(losses).mean()
 

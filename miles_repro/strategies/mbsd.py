@@ -54,15 +54,21 @@ def distillation_official(logits: Sequence[Tensor], y: Tensor) -> Tensor:
         p_a, p_b, right = _right_class(a, b, y)
         strong, weak = torch.maximum(p_a, p_b), torch.minimum(p_a, p_b)
         apart = a - b if len(logits) == 2 else a.softmax(1) - b.softmax(1)
-        divergence = weak * (weak.log() - strong)
+        log_weak = torch.minimum(*(_of_right(f.log_softmax(1), y) for f in (a, b)))
+        divergence = weak * (log_weak - strong)
         terms.append((strong - weak) * right * (apart.square().mean(1) + divergence))
     return torch.stack(terms).mean()
 
 
 def _right_class(a: Tensor, b: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Either's probability (B,) of the right class, and where one of them predicts it."""
-    p_a, p_b = (f.softmax(1).gather(1, y[:, None]).squeeze(1) for f in (a, b))
+    p_a, p_b = (_of_right(f.softmax(1), y) for f in (a, b))
     return p_a, p_b, (a.argmax(1) == y) | (b.argmax(1) == y)
+
+
+def _of_right(values: Tensor, y: Tensor) -> Tensor:
+    """Values (B, C) of the right classes, (B,)."""
+    return values.gather(1, y[:, None]).squeeze(1)
 
 
 class MBSD(Strategy):

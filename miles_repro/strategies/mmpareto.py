@@ -88,6 +88,9 @@ class MMPareto(Strategy):
         signs = []
         for m in ctx.modalities:
             shared = [p for p in ctx.parameters([f"encoder.{m}"]) if p in fused and p in own]
+            if not shared:  # a frozen encoder
+                signs.append(torch.zeros_like(loss, dtype=torch.bool))
+                continue
             g, u = [fused[p] for p in shared], [own[p] for p in shared]
             for p, h in zip(shared, integrated(g, u, self.gamma, self.variant), strict=True):
                 p.grad = h

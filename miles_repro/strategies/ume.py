@@ -10,7 +10,8 @@ Search    rule {logit_mean, prob_mean}.
 Deviations from public implementations
           one holds two encoders whatever the number of modalities, one applies softmax twice.
 Note      The fusion module has no part in it: the row is the same in the table of every fusion.
-Supports  any fusion, task and number of modalities. Cost: that of the unimodal runs, which a
+Supports  any fusion, task and number of modalities; prob_mean of a task without probabilities
+          (regression, one's own) is logit_mean. Cost: that of the unimodal runs, which a
           comparison has anyway.
 """
 
@@ -27,12 +28,16 @@ from torch import Tensor
 from miles_repro.context import Context, Segment
 from miles_repro.hyper import hyper
 from miles_repro.model import Output
+from miles_repro.strategies.mla import WITH_ENTROPY
 from miles_repro.strategy import Needs, Scores, Strategy
 
 
-def mean_probability(logits: Tensor, multilabel: bool) -> Tensor:
-    """Logits (B, C) of the mean probability, from those of M models (M, B, C)."""
-    if multilabel:
+def mean_probability(logits: Tensor, binary: bool) -> Tensor:
+    """Logits (B, C) of the mean probability, from those of M models (M, B, C).
+
+    binary: each logit is a yes or no of its own.
+    """
+    if binary:
         return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
     return F.log_softmax(logits, dim=2).logsumexp(0) - math.log(len(logits))
 
@@ -58,6 +63,6 @@ class UME(Strategy):
 
     def predict(self, ctx: Context, out: Output) -> Tensor:
         logits = torch.stack([out.unimodal[m] for m in ctx.modalities])
-        if self.rule == "logit_mean":
+        if self.rule == "logit_mean" or ctx.task.name not in WITH_ENTROPY:
             return logits.mean(0)
-        return mean_probability(logits, ctx.task.name == "multilabel")
+        return mean_probability(logits, ctx.task.name != "multiclass")

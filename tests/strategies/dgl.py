@@ -18,19 +18,30 @@ from tiny_models import (
 
 from miles_repro.fusions.base import Fusion
 from miles_repro.fusions.film import FiLM
+from miles_repro.fusions.sum import Sum
 from miles_repro.strategies.dgl import DGL
 from miles_repro.tasks import Multiclass, Multilabel
 
 
 def dgl(v: Vector) -> None:
+    if "W_x" not in v["inputs"]:
+        check(v)
+        return
+    check(v, branches(v["inputs"]), "layers")
+    outside = branches(v["inputs"])
+    ours = Sum(outside.dims, outside.num_classes, form="separate")
+    ours.terms = outside.layers
+    check(v, ours, "terms")
+
+
+def check(v: Vector, fusion: Fusion | None = None, layers: str = "") -> None:
+    """fusion: a given sum of branches, its attribute ``layers``."""
     i, h = v["inputs"], v["hyperparameters"]
-    fusion: Fusion
     names = encoder_and_head(i)
-    if "W_x" in i:
-        fusion = branches(i)
+    if fusion is not None:
         for key, m in (("x", "a"), ("y", "v")):
-            names |= {f"W_{key}": f"fusion.layers.{m}.weight"}
-            names |= {f"b_{key}": f"fusion.layers.{m}.bias"}
+            names |= {f"W_{key}": f"fusion.{layers}.{m}.weight"}
+            names |= {f"b_{key}": f"fusion.{layers}.{m}.bias"}
     elif "V" in i:
         fusion = FiLM(dict.fromkeys(MODALITIES, 2), 3)
         fusion.film, fusion.linear = linear(i["V"], i["c"]), linear(i["W_o"], i["b_o"])
