@@ -301,13 +301,3 @@ def test_mlb_takes_a_foreign_optimizer_for_what_it_is() -> None:
     b = balance.MLB(sgd, encoders, fusion, heads, epochs=5, dims=DIMS)
     assert isinstance(b.ctx.optimizer, torch.optim.SGD)
     assert b.strategy._by_rate(b.ctx) is False
-    rate = torch.tensor(0.1)
-    adam = torch.optim.Adam(sgd.param_groups, lr=rate)
-    for group in adam.param_groups:
-        group["lr"] = rate
-    b = balance.MLB(adam, encoders, fusion, heads, epochs=5, dims=DIMS)
-    y, x = torch.tensor([0, 1, 2]), {m: torch.randn(3, 4) for m in encoders}
-    b.begin(1)
-    for _ in range(3):
-        b.train_step(x, y)
-    assert all(float(g["lr"]) == pytest.approx(0.1) for g in adam.param_groups)

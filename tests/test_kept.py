@@ -68,7 +68,7 @@ def test_scores_by_class_are_those_of_scikit_learn(n: int, classes: int, seed: i
     "strategy, fusion",
     [
         *(("vanilla", "film"), ("miles", "sum"), ("mla", "late"), ("amco", "concat")),
-        *(("umt", "concat"), ("agm", "concat")),
+        ("umt", "concat"),
     ],
 )
 def test_kept_weights_predict_what_was_predicted(
