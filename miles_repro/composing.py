@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from miles_repro import places, trials
-from miles_repro.config import Config, explain
+from miles_repro.config import Config, DatasetConfig, explain
 from miles_repro.data.manifest import read_manifest
 from miles_repro.errors import UserError
 from miles_repro.places import CONF
@@ -94,6 +94,7 @@ def complete(raw: Raw, overrides: Sequence[str] = ()) -> Config:
     if computed := [k for k in ("pinned", "teachers", "data_fingerprint") if k in raw]:
         raise UserError(f"{computed[0]} is computed and cannot be set")
     _check_numbers(raw)
+    _check_effect(overrides)
     if str(raw["strategy"].get("name")).startswith("unimodal_"):
         raw = {**raw, "fusion": ONE_MODALITY}
     spaces = trials.search_spaces(raw)
@@ -120,10 +121,25 @@ def _check_numbers(raw: Raw) -> None:
     for key, value in _leaves(raw):
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}={value}: a finite number")
-    if raw["trial"] != "best" and (type(raw["trial"]) is not int or raw["trial"] < 0):
+    if raw["trial"] != "best" and not _is_count(raw["trial"]):
         raise UserError(f"trial={raw['trial']!r}: a whole number from 0, or best")
-    if type(raw["seed"]) is not int or raw["seed"] < 0:
-        raise UserError(f"seed={raw['seed']!r}: a whole number from 0")
+    if not _is_count(raw["seed"]):
+        raise UserError(f"seed={raw['seed']!r}: a whole number from 0 to 2^63 - 1")
+
+
+def _check_effect(overrides: Sequence[str]) -> None:
+    """A data set's node has more than a run reads: what it does not is refused."""
+    for override in map(_parsed, overrides):
+        group, _, key = str(override.key_or_group).partition(".")
+        field = key.partition(".")[0]
+        added = override.is_add() and field not in DatasetConfig.model_fields
+        if group == "dataset" and key and (added or field == "preparation"):
+            raise UserError(f"{override.input_line}: no run reads it (prepare_data.py may)")
+
+
+def _is_count(value: object) -> bool:
+    """As records have them: a whole number of 63 bits."""
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -33,6 +33,7 @@ from miles_repro.records import RunRecord, status_of
 from miles_repro.run import Outcome, finished, run
 from miles_repro.sweep import launch
 
+OF_SWEEPS = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper")
 BEAT_S = 1.0
 """The epoch of a running job is made known at most this often."""
 
@@ -74,6 +75,8 @@ def _train(
     """Fill in ``entry``: how the job ended."""
     config = None
     try:
+        if folder is None:
+            _check_alone()
         config = checked(composed, overrides)
         entry |= {"job": label(config), "folder": str(config.run_dir)}
         report = EpochLines() if folder is None else Heart(folder, entry["job"])
@@ -87,6 +90,13 @@ def _train(
     finally:
         if folder is not None:
             _beat_file(folder).unlink(missing_ok=True)
+
+
+def _check_alone() -> None:
+    """Raises UserError for an override that only a sweep would read."""
+    for override in HydraConfig.get().overrides.hydra:
+        if override.lstrip("+").startswith(OF_SWEEPS):
+            raise UserError(f"{override}: is for sweeps, add -m")
 
 
 def checked(composed: DictConfig, overrides: Sequence[str]) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from functools import cache
@@ -19,6 +20,18 @@ def cores() -> int:
     from joblib import cpu_count
 
     return int(cpu_count())
+
+
+def warn_about_threads(workers: object, threads: object) -> None:
+    """On stderr, where a sweep's workers would wait for each other. No number: others say so."""
+    if not (isinstance(workers, int) and isinstance(threads, int)):
+        return
+    if workers > 0 and workers * threads > cores():
+        print(
+            f"warning: {workers} workers x {threads} threads on {cores()} cores slow each other "
+            "down: lower hydra.launcher.n_jobs or runtime.threads",
+            file=sys.stderr,
+        )
 
 
 def duration(seconds: float) -> str:

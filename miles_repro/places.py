@@ -5,6 +5,7 @@ setup.py maps the folders when a wheel is built; a checkout and an editable inst
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -27,3 +28,10 @@ def command(name: str) -> str:
     """What a user types for ``train``, ``reproduce`` or ``prepare``."""
     script = {"train": "train.py", "prepare": "scripts/prepare_data.py"}
     return f"python {script.get(name, f'scripts/{name}.py')}" if CHECKOUT else f"miles-{name}"
+
+
+def quoted(text: str) -> str:
+    """As a value that Hydra reads as it is."""
+    if re.fullmatch(r"[A-Za-z0-9_/:.-]+", text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

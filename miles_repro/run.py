@@ -48,7 +48,7 @@ def run(config: Config, command: str, report: Report = lambda config, row: None)
     if done := finished(config):
         return done
     strategy, used = _checked_parts(config)
-    record = RunRecord(config.run_dir)
+    record = RunRecord(config.run_dir, provenance.code(config))
     with record.lease() as mine:
         if not mine:
             return Outcome("busy", config)

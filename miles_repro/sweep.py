@@ -24,8 +24,8 @@ from miles_repro import places
 from miles_repro.api import Verb
 from miles_repro.errors import UserError
 from miles_repro.hints import explain, of_hydra
-from miles_repro.machine import cores, duration, end_with_parent, lead, stop_on_signals
-from miles_repro.records import printable
+from miles_repro.machine import duration, end_with_parent, lead, stop_on_signals, warn_about_threads
+from miles_repro.records import SUMMARY, printable
 
 SHOWN = ("dataset", "fusion", "strategy", "trial", "seed")
 """Keys that a job's label has anyway."""
@@ -35,13 +35,13 @@ LINE_EVERY_S, TABLE_ROWS = 60.0, 24
 class Launch:
     """What the launching process knows of its jobs. One a process: Hydra offers no other place.
 
-    failures: a line for each failed job; elsewhere: one for each that another process trains;
-    told: what workers printed.
+    failures: a line for each failed job; elsewhere: the folder of each run that another process
+    trains; told: what workers printed.
     """
 
     def __init__(self) -> None:
         self.failures: list[str] = []
-        self.elsewhere: list[str] = []
+        self.elsewhere: list[Path] = []
         self.follower: Follower | None = None
         self.told: set[str] = set()
         self.led = False  # by another command, which has its own last words
@@ -80,8 +80,9 @@ class Launch:
         self.follower = Follower(config, self)
 
     def expect(self, runs: Sequence[Sequence[str]]) -> None:
-        if self.follower:
-            self.follower.expect(runs)
+        if self.follower is None:  # Hydra warns of an error in `begin` and goes on
+            raise UserError("nobody follows this sweep: leave hydra.callbacks.progress as it is")
+        self.follower.expect(runs)
 
     def end(self) -> None:
         """The sweep is over: last words."""
@@ -105,7 +106,7 @@ class Launch:
             self.failures.append(line)
             line = f"error: {line}"
         elif entry["status"] == "busy":
-            self.elsewhere.append(line)
+            self.elsewhere.append(Path(entry["folder"]))
         say(f"{prefix}{line}")
 
 
@@ -134,7 +135,7 @@ class Follower:
         self.counts = dict.fromkeys(("done", "skipped", "busy", "failed"), 0)
         self.lines_read: Counter[Path] = Counter()
         self.rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-        warn_about_threads(config)
+        warn_about_threads(config.hydra.launcher.get("n_jobs") or 1, config.runtime.threads)
         self.bar: Any = None
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._follow, daemon=True)
@@ -162,6 +163,10 @@ class Follower:
 
     def end(self) -> None:
         self.stop()
+        open_runs = [f for f in self.launch.elsewhere if not (f / SUMMARY).is_file()]
+        # the others were listed twice: another job of this sweep has finished them
+        self.counts["skipped"] += self.counts["busy"] - len(open_runs)
+        self.counts["busy"], self.launch.elsewhere = len(open_runs), open_runs
         took = duration(time.perf_counter() - self.started)
         summary = ", ".join(f"{n} {status}" for status, n in self.counts.items() if n)
         if not self.launch.led:
@@ -267,17 +272,6 @@ def table(rows: dict[tuple[str, ...], list[dict[str, Any]]]) -> Iterable[str]:
         yield f"{name} {len(runs):5} {' '.join(means)}"
     if len(rows) > TABLE_ROWS:
         yield f"... and {len(rows) - TABLE_ROWS} more settings"
-
-
-def warn_about_threads(config: DictConfig) -> None:
-    workers = config.hydra.launcher.get("n_jobs") or 1
-    threads, here = config.runtime.threads, cores()
-    if workers > 0 and workers * threads > here:
-        print(
-            f"warning: {workers} workers x {threads} threads on {here} cores slow each other "
-            "down: lower hydra.launcher.n_jobs or runtime.threads",
-            file=sys.stderr,
-        )
 
 
 def _bar(total: int) -> Any:

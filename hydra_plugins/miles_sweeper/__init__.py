@@ -52,7 +52,12 @@ class CellLoader:
         return getattr(self._loader, name)
 
     def load_sweep_config(self, master: DictConfig, overrides: list[str]) -> DictConfig:
-        """The configuration of one run."""
+        """The configuration of one run, whose sweep is in one folder whatever its runs change."""
+        found = self._load(master, overrides)
+        found.hydra.sweep.dir = str(master.hydra.sweep.dir)
+        return found
+
+    def _load(self, master: DictConfig, overrides: list[str]) -> DictConfig:
         if "override_dirname" in OmegaConf.to_yaml(master.hydra.sweep):
             found: DictConfig = self._loader.load_sweep_config(master, overrides)
             return found
@@ -155,7 +160,10 @@ class RunSweeper(Sweeper):
 
     def _check(self) -> None:
         """Raises UserError: what was set for the sweeper itself is of another type."""
-        size = self.max_batch_size
+        assert self.config is not None
+        size, jobs = self.max_batch_size, self.config.hydra.launcher.get("n_jobs", 1)
+        if type(jobs) is not int or jobs == 0:
+            raise UserError(f"hydra.launcher.n_jobs={jobs}: how many processes, -1 for all cores")
         for key, value, fits, what in (
             (
                 "params",

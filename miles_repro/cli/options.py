@@ -7,6 +7,8 @@ import math
 import sys
 from typing import NoReturn
 
+MOST_SEEDS = 10_000
+
 
 class OneLine(argparse.ArgumentParser):
     """Says what is wrong in one line; ``--help`` has the rest."""
@@ -19,6 +21,12 @@ class OneLine(argparse.ArgumentParser):
 def at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: give a whole number from 1")
+    return int(text)
+
+
+def seeds(text: str) -> int:
+    if at_least_one(text) > MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"{text}: give at most {MOST_SEEDS:,}")
     return int(text)
 
 

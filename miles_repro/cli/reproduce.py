@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miles_repro import places
-from miles_repro.cli.options import OneLine, at_least_one, positive, price
+from miles_repro.cli.options import OneLine, at_least_one, positive, price, seeds
 from miles_repro.errors import UserError
 from miles_repro.machine import lead, stop_on_signals
 from miles_repro.verdicts import EPS
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     )
     until = request.add_argument_group("seeds until decided")
     until.add_argument("--until-decided", action="store_true", help="then more, round by round")
-    until.add_argument("--max-seeds", type=at_least_one, default=40, help="for every strategy (40)")
+    until.add_argument("--max-seeds", type=seeds, default=40, help="for every strategy (40)")
     until.add_argument("--hours", type=positive, help="start no round of seeds after so long")
     until.add_argument("--reference", default="vanilla_aux", help="strategy to compare with")
     cost = request.add_argument_group("estimate")
@@ -182,12 +182,12 @@ def run(args: argparse.Namespace) -> int:
             until = began + 3600 * args.hours if args.hours else float("inf")
             rounds = UntilDecided(protocol, name, rule, start, made.refused, until, dict(failed))
             failed |= rounds.finish()
-    unread = tables(args)
-    for job, why in failed.items():
-        print(f"failed: {job}: {why}", file=sys.stderr)
-    for name, command in missing.items():
-        print(f"not prepared: {name}: {command}", file=sys.stderr)
-    return 1 if failed or missing else unread
+    lacking = [f"failed: {job}: {why}" for job, why in failed.items()]
+    lacking += [f"not prepared: {name}: {command}" for name, command in missing.items()]
+    try:
+        return 1 if tables(args) or lacking else 0
+    finally:
+        print(*lacking, sep="\n", end="\n" if lacking else "", file=sys.stderr)
 
 
 def status(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import secrets
 import sys
 import textwrap
 import time
+from typing import Any
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `launch`, which prints one line
 # Containers may share clock, process ids and results: the name of a sweep needs more.
@@ -49,9 +50,14 @@ def groups() -> str:
     return "\n".join(f"{group}: {', '.join(names)}" for group, names in sorted(found.items()))
 
 
+def workers(threads: Any) -> int:
+    """Processes of so many threads that this machine carries; runs refuse what is no number."""
+    return max(1, cores() // threads) if type(threads) is int and threads > 0 else 1
+
+
 OmegaConf.register_new_resolver("menu", menu, replace=True)
 OmegaConf.register_new_resolver("groups", groups, replace=True)
-OmegaConf.register_new_resolver("workers", lambda threads: max(1, cores() // threads), replace=True)
+OmegaConf.register_new_resolver("workers", workers, replace=True)
 
 
 plugins = Plugins.instance()  # which runs the modules it finds, and so makes their classes anew

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,10 +94,10 @@ def next_commands(
     """
     where = ""
     if conf_dir is not None:
-        place = _quoted(f"file://{conf_dir.resolve()}")
+        place = places.quoted(f"file://{conf_dir.resolve()}")
         where += f" {shlex.quote(f'hydra.searchpath=[{place}]')}"
     if out:
-        where += f" {shlex.quote(f'runtime.data_dir={_quoted(out)}')}"
+        where += f" {shlex.quote(f'runtime.data_dir={places.quoted(out)}')}"
     modalities = ",".join(manifest["modalities"])
     train = f"{places.command('train')} -m dataset={name}{where}"
     return [
@@ -106,10 +105,3 @@ def next_commands(
         f"{train} strategy=vanilla,miles seed=1,2,3",
         f"{places.command('reproduce')} run --datasets {name} --budget mini{where}",
     ]
-
-
-def _quoted(text: str) -> str:
-    """As a value that Hydra reads as it is."""
-    if re.fullmatch(r"[A-Za-z0-9_/:.-]+", text):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from miles_repro import places
+from miles_repro.errors import UserError
 from miles_repro.protocol.decide import Rule
-from miles_repro.protocol.menu import expand
+from miles_repro.protocol.menu import UNIMODAL, expand, menu
 from miles_repro.protocol.stages import Protocol, Request, check_request
 
 PAPER_ABLATIONS = ("luma",)
@@ -14,8 +16,12 @@ PAPER_ABLATIONS = ("luma",)
 
 def protocol_for(args: Namespace) -> Protocol:
     """Raises UserError for what the configuration does not have."""
-    where = {"runtime.runs_dir": args.runs_dir, "runtime.data_dir": args.data_dir}
-    overrides = [*args.overrides, *(f"{k}={v}" for k, v in where.items() if v)]
+    overrides = [*args.overrides]
+    for name in ("runs_dir", "data_dir"):
+        if path := str(getattr(args, name) or ""):
+            if "${" in path:
+                raise UserError(f"{path}: ${{..}} in a folder's name stands for something else")
+            overrides.append(f"runtime.{name}={places.quoted(path)}")
     budget, strategies, datasets = args.budget, words(args.strategies), words(args.datasets)
     ablations = datasets if args.ablations else ()
     if args.paper_size:
@@ -23,6 +29,8 @@ def protocol_for(args: Namespace) -> Protocol:
         overrides.append("budget.seeds=1")
         ablations = tuple(name for name in ablations if name in PAPER_ABLATIONS)
     if args.until_decided:
+        if args.reference == UNIMODAL or args.reference not in menu(overrides):
+            raise UserError(f"--reference {args.reference}: give one strategy of train.py --help")
         strategies += (args.reference,)
     request = Request(
         budget=budget,

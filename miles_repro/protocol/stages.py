@@ -19,9 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from miles_repro import composing, places
 from miles_repro.composing import compose
-from miles_repro.config import Config
+from miles_repro.config import BudgetConfig, Config, RuntimeConfig, explain
 from miles_repro.errors import UserError
 from miles_repro.paper import DEFAULTS, MUS, TAUS
 from miles_repro.protocol.jobs import Job, Stage
@@ -57,6 +59,13 @@ class Request:
         return [f"budget={self.budget}", *self.overrides]
 
 
+class Sizes(BaseModel):
+    """What a protocol counts with before any of its runs is checked."""
+
+    budget: BudgetConfig
+    runtime: RuntimeConfig
+
+
 def check_request(request: Request) -> None:
     """Raises UserError for a data set, fusion or strategy that the configuration does not have,
     and for an override of what the protocol itself goes through."""
@@ -69,7 +78,12 @@ def check_request(request: Request) -> None:
     expand(request.strategies, request.overrides)
     for group, names in (("dataset", request.datasets), ("fusion", request.fusions)):
         for name in names:
-            compose([f"{group}={name}", *request.common])
+            raw = composing.resolve(compose([f"{group}={name}", *request.common]))
+            raw["budget"].pop("search", None)
+            try:
+                Sizes.model_validate(raw)
+            except ValidationError as e:
+                raise UserError(explain(e)) from None
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG, ROWS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
+NEW_ROWS = "metrics.new.jsonl"
+"""Of a finished run while it is repeated: its own stay until the end."""
 LAST, CHECKSUM, ERROR, LOCK = "last.pt", "last.sha256", "error.txt", ".lock"
 WEIGHTS, PREDICTIONS = "weights.pt", "predictions.npz"
 
 
 class RunRecord:
-    """One run's folder, while it is being written."""
+    """One run's folder, while it is being written.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    code: module -> SHA-256 of the sources that write it; a state saved by others is not resumed.
+    """
+
+    def __init__(self, folder: Path, code: Mapping[str, str] | None = None) -> None:
+        self.folder, self.code = folder, dict(code or {})
         self._digest: str | None = None  # of last.pt as it lies there
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -68,11 +73,15 @@ class RunRecord:
         write_atomic(self.folder / CONFIG, to_json(identity, indent=1) + "\n")
 
     def rewrite_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        write_atomic(self.folder / ROWS, "".join(to_json(row) + "\n" for row in rows))
+        write_atomic(self._rows, "".join(to_json(row) + "\n" for row in rows))
 
     def append(self, row: Mapping[str, Any]) -> None:
-        with disk_errors(self.folder / ROWS), (self.folder / ROWS).open("a") as file:
+        with disk_errors(self._rows), self._rows.open("a") as file:
             file.write(to_json(row) + "\n")
+
+    @property
+    def _rows(self) -> Path:
+        return self.folder / (NEW_ROWS if (self.folder / SUMMARY).exists() else ROWS)
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Keep what a resumed run needs; the previous state stays until this one is whole.
@@ -83,7 +92,7 @@ class RunRecord:
         import torch
 
         def write(new: Path) -> None:
-            torch.save(state, new)
+            torch.save({**state, "code": self.code}, new)
             known, self._digest = self._digest, _sha256(new)
             write_atomic(self.folder / CHECKSUM, f"{self._digest}\n{known or ''}\n")
 
@@ -108,6 +117,9 @@ class RunRecord:
                 raise ValueError("it holds no state")
         except Exception as e:
             self.discard_state(f"is damaged ({type(e).__name__})")
+            return None
+        if state.pop("code", None) != self.code:
+            self.discard_state("was saved by other code")
             return None
         self._digest = digest
         return state
@@ -158,6 +170,9 @@ class RunRecord:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary: the run is finished."""
+        if self._rows.name == NEW_ROWS and self._rows.exists():
+            with disk_errors(self._rows):
+                self._rows.replace(self.folder / ROWS)
         write_atomic(self.folder / SUMMARY, to_json(summary, indent=1) + "\n")
         for name in (LAST, CHECKSUM, ERROR):
             (self.folder / name).unlink(missing_ok=True)
