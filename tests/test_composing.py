@@ -58,3 +58,19 @@ def test_undefined_combinations_are_refused_with_the_reason(
     assert all(word in text for word in words), text
     assert "\n" not in text
     assert not runs.exists()  # before anything was begun
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("seed=9223372036854775808", "seed=9223372036854775808: a whole number from 0"),
+        ("trial=-1", "trial=-1: a whole number"),
+        ("+dataset.lr=3", r"\+dataset.lr=3: no run reads it"),
+        ("+dataset.preparation.size=3", r"\+dataset.preparation.size=3: no run reads it"),
+    ],
+)
+def test_what_no_record_holds_and_no_run_reads_is_refused(
+    override: str, words: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"^{words}"):
+        settings(tiny_data, tmp_path, override)

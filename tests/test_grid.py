@@ -50,10 +50,28 @@ def test_lines_of_a_file_are_runs(tmp_path: Path) -> None:
         "seed=2 strategy=ogm budget=mini",
         "seed=3 strategy=miles budget=mini",
     ]
+    file.write_text("\ufeffseed=1\nseed=(\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"jobs.txt, line 2: "):
+        Grid().listed(str(file), [], [])
     file.write_text("seed='1")
     for broken in (file, tmp_path / "none", tmp_path):
         with pytest.raises(UserError, match=r"^hydra.sweeper.jobs=.*: "):
             Grid().listed(str(broken), [], [])
+
+
+def test_a_sweep_without_end_is_refused() -> None:
+    for texts in (["seed=range(0,100000000)"], ["a=range(0,10000)", "b=range(0,10000)"]):
+        with pytest.raises(UserError, match="at most 1,000,000 runs"):
+            Grid().runs(texts)
+
+
+def test_all_runs_of_a_sweep_report_in_one_folder() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = miles_sweeper.CellLoader(GlobalHydra.instance().config_loader())
+        master = compose("config", ["hydra.mode=MULTIRUN"], return_hydra_config=True)
+        found = loader.load_sweep_config(master, ["runtime.runs_dir=elsewhere"])
+    assert found.runtime.runs_dir == "elsewhere"
+    assert found.hydra.sweep.dir == master.hydra.sweep.dir
 
 
 class Composing:
@@ -65,7 +83,7 @@ class Composing:
         Composing.count += 1
         own = dict(override.split("=") for override in overrides)
         return OmegaConf.create(
-            {"twice": "${seed}", "hydra": {"overrides": {"task": overrides}}, **own}
+            {"twice": "${seed}", "hydra": {"overrides": {"task": overrides}, "sweep": {}}, **own}
         )
 
 
@@ -76,7 +94,7 @@ def test_a_cell_is_composed_once_in_a_process(
     monkeypatch.setattr(Composing, "count", 0)
     loader = miles_sweeper.CellLoader(Composing())  # Hydra's scan of plugins makes classes anew
     sent = pickle.loads(pickle.dumps(loader))  # to a worker
-    master = OmegaConf.create({"hydra": {"sweep": {"subdir": folder}}})
+    master = OmegaConf.create({"hydra": {"sweep": {"dir": "all", "subdir": folder}}})
     for runs, which in (
         (("a=1 seed=1", "a=1 seed=2 trial=best", "a=2 seed=3"), loader),
         (("a=1 seed=4", "a=2 seed=5"), sent),

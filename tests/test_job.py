@@ -50,3 +50,12 @@ def test_what_takes_the_configuration_by_surprise_is_one_line(
     monkeypatch.setattr(job.composing, "load", load)
     with pytest.raises(UserError, match=r"^configuration: .+$"):
         job.checked(OmegaConf.create({}), [])
+
+
+def test_what_only_a_sweep_reads_is_refused_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    hydra = SimpleNamespace(overrides=SimpleNamespace(hydra=["hydra.sweeper.jobs=jobs.txt"]))
+    monkeypatch.setattr(job.HydraConfig, "get", lambda: hydra)
+    with pytest.raises(UserError, match=r"jobs=jobs\.txt: is for sweeps, add -m"):
+        job._check_alone()
+    hydra.overrides.hydra = ["hydra.searchpath=[]"]
+    job._check_alone()

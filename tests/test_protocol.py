@@ -119,6 +119,9 @@ def test_unknown_choices_are_refused(request_tiny: Make) -> None:
     for override in ("seed=[0,1]", "+trial=3", "strategy=ogm"):
         with pytest.raises(UserError, match="the protocol chooses every run's"):
             check_request(Request(overrides=(override,)))
+    for override in ("budget.trials=0", "budget.seeds=2.5", "runtime.threads=0", "~budget.seeds"):
+        with pytest.raises(UserError, match=r"^(budget|runtime)\.(trials|seeds|threads)[:=]"):
+            check_request(Request(overrides=(override,)))
 
 
 # What is missing, and the rounds that finish it

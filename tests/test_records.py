@@ -20,7 +20,8 @@ import torch
 from record_factory import record_of
 
 from miles_repro.errors import UserError
-from miles_repro.records import RunRecord, status_of
+from miles_repro.records import ROWS, RunRecord, status_of
+from miles_repro.records.writing import NEW_ROWS
 
 HOLDER = """
 import sys, time
@@ -218,3 +219,26 @@ def test_json_holds_no_nan(folder: Path) -> None:
     RunRecord(folder).finish({"val": {"loss": math.inf, "rows": [math.nan, 1.0]}})
     text = (folder / "summary.json").read_text()
     assert json.loads(text)["val"] == {"loss": None, "rows": [None, 1.0]}
+
+
+def test_a_repeated_run_keeps_its_curve_until_it_ends(folder: Path) -> None:
+    record = RunRecord(folder)
+    record.rewrite_rows([{"epoch": 1}, {"epoch": 2}])
+    record.finish({"first": True})
+    again = RunRecord(folder)
+    again.rewrite_rows([])
+    again.append({"epoch": 1})
+    assert len((folder / ROWS).read_text().splitlines()) == 2  # a kill here loses nothing
+    again.finish({"second": True})
+    assert (folder / ROWS).read_text() == '{"epoch": 1}\n'
+    assert not (folder / NEW_ROWS).exists()
+
+
+def test_a_state_saved_by_other_code_is_not_resumed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunRecord(folder, {"loop": "1"}).save_state({"epoch": 3})
+    assert RunRecord(folder, {"loop": "1"}).load_state() == {"epoch": 3}
+    assert RunRecord(folder, {"loop": "2"}).load_state() is None
+    assert "was saved by other code; this run starts again" in capsys.readouterr().out
+    assert not (folder / "last.pt").exists()

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import REPO, cpu_seconds_of_children, environment, finish, reproduce
+from commands import REPO, cpu_seconds_of_children, environment, finish, hydra, reproduce
 from record_factory import population, record, record_of
 
 from miles_repro.cli.reproduce import parser
@@ -94,6 +94,12 @@ def test_tables_of_6000_records_are_quick(tmp_path: Path) -> None:
         (["run", "--datasets", "smnist_mini", "--data-dir", "/nowhere"], "dataset=smnist_mini"),
         (["plan", "--strategies", "magic"], "'magic': neither a group"),
         (["plan", "--until-decided", "--max-seeds", "2"], "every row gets 4 seeds first"),
+        (
+            ["plan", "--until-decided", "--reference", "ensembles"],
+            "--reference ensembles: give one",
+        ),
+        (["plan", "--runs-dir", "a${seed}"], "a${seed}: ${..} in a folder's name"),
+        (["plan", "--until-decided", "--max-seeds", "100000"], "give at most 10,000"),
         (["plan", "--until-decided", "--eps", "0"], "--eps: 0: give a number above 0"),
         (["status", "--runs-dir", "/nowhere/at/all"], "/nowhere/at/all"),
         (["tables", "--runs-dir", "/nowhere/at/all"], "no finished run"),
@@ -207,3 +213,19 @@ with initialize_config_dir({str(REPO / "conf")!r}, version_base="1.3"):
 """
     done = finish([sys.executable, "-c", code])
     assert done.returncode == 0, done.stderr
+
+
+def test_failures_are_listed_where_nothing_finished(tiny_data: Path, tmp_path: Path) -> None:
+    """And a folder's name may have what Hydra's grammar has a meaning for."""
+    runs = tmp_path / "runs, (mine)"
+    command = [
+        *("run", "--datasets", "tiny", "--fusions", "concat", "--strategies", "vanilla"),
+        *("--budget", "smoke", "--no-ablations", "--no-estimate", "--launcher", "in_process"),
+        *("--runs-dir", str(runs), "--results", str(tmp_path / "results")),
+        *hydra(f"runtime.data_dir={tiny_data}", "runtime.device=nothing"),
+    ]
+    done = finish([sys.executable, "scripts/reproduce.py", *command])
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert sum(line.startswith("failed: tiny concat vanilla trial=0 seed=0: ") for line in lines)
+    assert lines[-1].startswith(f"error: no finished run in {runs}")

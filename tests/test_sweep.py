@@ -15,9 +15,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from miles_repro import sweep
+from miles_repro import machine, sweep
+from miles_repro.errors import UserError
 from miles_repro.grid import Grid
-from miles_repro.records import load_summaries
+from miles_repro.records import SUMMARY, load_summaries
 from miles_repro.sweep import Launch
 
 
@@ -44,7 +45,7 @@ def launch(monkeypatch: pytest.MonkeyPatch) -> Launch:
 
 
 def entry(job: str, status: str) -> dict[str, Any]:
-    return {"job": job, "status": status, "text": f"text of {job}"}
+    return {"job": job, "status": status, "text": f"text of {job}", "folder": f"runs/{job}"}
 
 
 def test_journals_of_several_processes_are_followed(
@@ -61,7 +62,7 @@ def test_journals_of_several_processes_are_followed(
     assert "error: job2: text of job2" in out
     assert "1 runs are still being trained by another process" in out
     assert err == "failed: job2: text of job2\n"
-    assert launch.elsewhere == ["job3: text of job3"]
+    assert launch.elsewhere == [Path("runs/job3")]
 
 
 def test_runs_that_never_report_are_a_failure(
@@ -221,12 +222,15 @@ def test_a_mistake_about_the_sweep_itself_is_one_line(
     assert done.stdout + done.stderr == f"error: hydra.sweeper.{words}\n"
 
 
-@pytest.mark.parametrize(("workers", "threads", "warns"), [(1, 1, False), (10**4, 1, True)])
+@pytest.mark.parametrize(
+    ("workers", "threads", "warns"),
+    [(1, 1, False), (10**4, 1, True), (10**4, "two", False), ("abc", 10**4, False)],
+)
 def test_more_threads_than_cores_are_warned_of(
-    workers: int, threads: int, warns: bool, capsys: pytest.CaptureFixture[str]
+    workers: object, threads: object, warns: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    node = {"hydra": {"launcher": {"n_jobs": workers}}, "runtime": {"threads": threads}}
-    sweep.warn_about_threads(OmegaConf.create(node))
+    """What is no number is left to the runs."""
+    machine.warn_about_threads(workers, threads)
     assert ("slow each other down" in capsys.readouterr().err) == warns
 
 
@@ -262,3 +266,27 @@ def test_a_mistake_in_a_grid_is_found_before_anything_trains(
     assert done.returncode == 2, done.stdout
     assert "no strategy 'typo'" in done.stderr
     assert not list(tmp_path.rglob("summary.json"))
+
+
+def test_a_run_listed_twice_is_not_elsewhere_once_its_twin_is_done(
+    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every fusion of a unimodal run is the same run."""
+    follow(launch, tmp_path, fusion="concat,sum")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / SUMMARY).write_text("{}")
+    for status in ("done", "busy"):
+        line = json.dumps(entry("job", status) | {"folder": str(run)})
+        (tmp_path / f"journal.{status}.1.jsonl").write_text(line + "\n")
+    launch.end()
+    out, err = capsys.readouterr()
+    assert "1 done, 1 skipped" in out
+    assert err == ""
+    assert not launch.elsewhere
+
+
+def test_a_sweep_that_nobody_follows_does_not_pass() -> None:
+    """Hydra only warns of a callback that raises."""
+    with pytest.raises(UserError, match="nobody follows"):
+        Launch().expect([["seed=1"]])
