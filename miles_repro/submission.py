@@ -19,28 +19,34 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import (
     BaseModel,
     ConfigDict,
+    FailFast,
     Field,
     StringConstraints,
     TypeAdapter,
     ValidationError,
 )
 
+from miles_repro.data.progress import Progress
 from miles_repro.errors import UserError, one_line
 from miles_repro.records import (
     PLACE,
-    SUMMARY,
     Name,
+    NotASummary,
     Row,
     RunRecord,
     Summary,
     Text,
+    check_parts,
     read_regular,
+    status_of,
     to_json,
 )
 from miles_repro.records.disk import replace
 
 LARGEST = 1 << 30
-"""Bytes that a compressed submission may unpack to."""
+"""Bytes of a submission's text, compressed or not."""
+PIECE = 1 << 20
+"""Bytes that are compressed from one sign of progress to the next."""
 
 
 class Submission(BaseModel):
@@ -54,8 +60,8 @@ class Submission(BaseModel):
     made: Text
     commit: Text
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-    records: Annotated[list[Summary], Field(min_length=1)]
-    epochs: dict[Name, list[Row]]
+    records: Annotated[list[Summary], FailFast(), Field(min_length=1)]
+    epochs: dict[Name, Annotated[list[Row], FailFast()]]
 
 
 class Packed(NamedTuple):
@@ -64,6 +70,13 @@ class Packed(NamedTuple):
     records: list[Summary]
     epochs: dict[str, list[Row]]
     commit: str
+
+
+class Unpacked(NamedTuple):
+    """How many runs were not there yet, and how many another process is training here."""
+
+    new: int
+    busy: int
 
 
 def schema() -> dict[str, Any]:
@@ -78,7 +91,8 @@ def write(
     epochs: Mapping[str, Sequence[Row]] | None = None,
     commit: str = "unknown",
 ) -> None:
-    """Pack finished runs. Raises UserError where they or ``by`` do not fit the schema."""
+    """Pack finished runs. Raises UserError where they are too many, or something does not fit
+    the schema."""
     content = {
         "submission": 1,
         "by": by,
@@ -90,8 +104,13 @@ def write(
     }
     content["sha256"] = _digest(content)
     text = (to_json(content) + "\n").encode()
+    if len(text) > LARGEST:
+        raise UserError(
+            f"{path} would hold {len(text) >> 20} MB, and at most {LARGEST >> 20} MB are read: "
+            "pack fewer runs in a file"
+        )
     _check(path, text)
-    data = lzma.compress(text, preset=9) if path.suffix == ".xz" else text
+    data = _compressed(path, text) if path.suffix == ".xz" else text
     replace(path, lambda new: new.write_bytes(data))
 
 
@@ -102,7 +121,7 @@ def read(path: Path) -> Packed:
         UserError: no such file, not of the schema, or not what was packed.
     """
     try:
-        text = read_regular(path)
+        text = read_regular(path, LARGEST)
         if path.suffix == ".xz":
             text = _unpacked(text)
     except (OSError, lzma.LZMAError) as e:
@@ -114,26 +133,31 @@ def read(path: Path) -> Packed:
     return Packed(content["records"], content["epochs"], content["commit"])
 
 
-def unpack(paths: Sequence[Path], runs_dir: Path) -> int:
+def unpack(paths: Sequence[Path], runs_dir: Path) -> Unpacked:
     """Put packed runs back among the run records, so that a study goes on from them.
 
-    Returns how many were not there yet. Weights and the other runs' curves are not packed.
+    A record there that cannot be used counts as none. Weights and the other runs' curves are not
+    packed.
     """
-    packed, new = together(paths), 0
-    for one in packed.records:
-        folder = runs_dir.joinpath(*(str(one[name]) for name in PLACE))  # type: ignore[literal-required]
-        if (folder / SUMMARY).exists():
-            continue
-        record = RunRecord(folder)
-        with record.lease() as free:
-            if not free:  # it is being trained here
-                continue
-            record.write_config(dict(one["config"]))
-            if rows := packed.epochs.get(one["run_id"]):
-                record.rewrite_rows(rows)
-            record.finish(one)
-            new += 1
-    return new
+    packed, new, busy = together(paths), 0, 0
+    with Progress(f"records into {runs_dir}", len(packed.records)) as bar:
+        for one in packed.records:
+            folder = runs_dir.joinpath(*(str(one[name]) for name in PLACE))  # type: ignore[literal-required]
+            if status_of(folder) != "done":
+                record = RunRecord(folder)
+                with record.lease() as free:
+                    if free:
+                        _put(record, one, packed.epochs.get(one["run_id"]))
+                new, busy = new + free, busy + (not free)
+            bar.advance(1)
+    return Unpacked(new, busy)
+
+
+def _put(record: RunRecord, summary: Summary, rows: Sequence[Row] | None) -> None:
+    record.write_config(dict(summary["config"]))
+    if rows:
+        record.rewrite_rows(rows)
+    record.finish(summary)
 
 
 def together(paths: Sequence[Path]) -> Packed:
@@ -168,6 +192,15 @@ def _first(*groups: Sequence[Summary]) -> list[Summary]:
     return list(found.values())
 
 
+def _compressed(path: Path, text: bytes) -> bytes:
+    packer, found = lzma.LZMACompressor(preset=9), []
+    with Progress(f"{path}: bytes", len(text)) as bar:
+        for at in range(0, len(text), PIECE):
+            found.append(packer.compress(piece := text[at : at + PIECE]))
+            bar.advance(len(piece))
+    return b"".join([*found, packer.flush()])
+
+
 def _unpacked(data: bytes) -> bytes:
     """Raises LZMAError for what is damaged, or becomes too large."""
     unpacker = lzma.LZMADecompressor()
@@ -184,12 +217,17 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def _check(path: Path, text: bytes) -> None:
+    at = 0
     try:
-        Submission.model_validate_json(text)
+        for record in Submission.model_validate_json(text).records:
+            check_parts(record)
+            at += 1
     except ValidationError as e:
-        first = e.errors(include_url=False)[0]
+        first = e.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"{path}: {where or 'file'}: {first['msg'].lower()}") from None
+    except NotASummary as e:
+        raise UserError(f"{path}: records.{at}: {e}") from None
 
 
 if __name__ == "__main__":

@@ -69,7 +69,8 @@ def header(number: int) -> dict[str, Any]:
         "config": {
             "seed": 0,
             "strategy": {"name": "miles", "tau": 0.1 * number, "mu": None},
-            **{key: {} for key in ("dataset", "fusion", "optimizer", "budget")},
+            "optimizer": {"lr": 0.001},
+            **{key: {} for key in ("dataset", "fusion", "budget")},
         },
         "command": f"python train.py trial={number}",
     }

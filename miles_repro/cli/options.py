@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 MOST_SEEDS = 10_000
@@ -28,6 +29,12 @@ def seeds(text: str) -> int:
     if at_least_one(text) > MOST_SEEDS:
         raise argparse.ArgumentTypeError(f"{text}: give at most {MOST_SEEDS:,}")
     return int(text)
+
+
+def new_file(text: str) -> Path:
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text or 'nothing'}: name a file, not a folder")
+    return Path(text)
 
 
 def price(text: str) -> float:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miles_repro import places
-from miles_repro.cli.options import OneLine, at_least_one, positive, price, seeds
+from miles_repro.cli.options import OneLine, at_least_one, new_file, positive, price, seeds
 from miles_repro.errors import UserError
 from miles_repro.machine import lead, stop_on_signals
 from miles_repro.verdicts import EPS
@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     own = {"tables_only": False, "from_wandb": None, "to_wandb": None, "first": None}
     run.set_defaults(beside=[], records=[], **own)
     submit = commands.add_parser("submit", parents=[runs], help="pack records to share")
-    submit.add_argument("file", type=Path, help="the JSON file to write (.json or .json.xz)")
+    submit.add_argument("file", type=new_file, help="the JSON file to write (.json or .json.xz)")
     submit.add_argument(
         "--no-costs", action="store_true", help="leave out times: other work ran beside"
     )
@@ -291,8 +291,9 @@ def submit(args: argparse.Namespace) -> int:
 def unpack(args: argparse.Namespace) -> int:
     from miles_repro import submission
 
-    new = submission.unpack(args.files, args.runs_dir)
-    print(f"{new} runs put into {args.runs_dir}: run goes on from them")
+    new, busy = submission.unpack(args.files, args.runs_dir)
+    left = f", {busy} left out that other processes are training" * bool(busy)
+    print(f"{new} runs put into {args.runs_dir}{left}: run goes on from them")
     return 0
 
 

@@ -44,6 +44,7 @@ from miles_repro.records.summary import (
     Summary,
     Text,
     check_name,
+    check_parts,
     parse_summary,
     printable,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "Summary",
     "Text",
     "check_name",
+    "check_parts",
     "disk_errors",
     "last_error",
     "load_rows",

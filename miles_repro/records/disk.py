@@ -91,7 +91,7 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
             new.unlink(missing_ok=True)
 
 
-def read_regular(path: str | Path) -> bytes:
+def read_regular(path: str | Path, largest: int = LARGEST_TEXT) -> bytes:
     """The bytes of an ordinary file of reasonable size: no pipe is waited for, no device read.
 
     Raises:
@@ -102,7 +102,7 @@ def read_regular(path: str | Path) -> bytes:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not an ordinary file", str(path))
-        if found.st_size > LARGEST_TEXT:
+        if found.st_size > largest:
             raise OSError(errno.EFBIG, "too large", str(path))
         return file.read()
 

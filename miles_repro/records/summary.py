@@ -54,6 +54,12 @@ class Splits(TypedDict):
     test: Scores
 
 
+class Optimizer(TypedDict):
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+
+    lr: FiniteFloat
+
+
 class Settings(TypedDict):
     """``config``: everything that can move a number, see ``Config.identity``."""
 
@@ -62,7 +68,7 @@ class Settings(TypedDict):
     dataset: dict[str, Any]
     fusion: dict[str, Any]
     strategy: dict[str, Any]
-    optimizer: dict[str, Any]
+    optimizer: Optimizer
     budget: dict[str, Any]
 
 
@@ -163,6 +169,12 @@ def check_summary(text: bytes | str) -> Summary:
         summary = _summary.validate_json(text)
     except ValidationError as e:
         raise _explain(e, text) from None
+    check_parts(summary)
+    return summary
+
+
+def check_parts(summary: Summary) -> None:
+    """Raises NotASummary where parts of a record, each of its type, do not go together."""
     known = {"fused", *summary["modalities"]}
     for split in ("val", "test"):
         scores = summary[split]
@@ -170,7 +182,6 @@ def check_summary(text: bytes | str) -> Summary:
             raise NotASummary(f"{split} has scores of {', '.join(scores) or 'nothing'}")
     if summary["best_epoch"] > summary["epochs"]:
         raise NotASummary("best_epoch is larger than epochs")
-    return summary
 
 
 def _explain(error: ValidationError, text: bytes | str) -> NotASummary:
