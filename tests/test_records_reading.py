@@ -40,6 +40,7 @@ OTHER: dict[str, bytes] = {
     "too deep": b"[" * 100_000,
     "nothing in it": b'{"status": "done"}',
 }
+CONFIG = {key: {} for key in ("dataset", "fusion", "strategy", "budget")}
 CHANGED: dict[str, dict[str, Any]] = {
     "another status": {"status": "running"},
     "a trial that is text": {"trial": "1"},
@@ -52,6 +53,9 @@ CHANGED: dict[str, dict[str, Any]] = {
     "no fused scores": {"val": {}},
     "a metric that is text": {"test": {"fused": {"loss": 0.1, "metric": "0.9"}}},
     "a configuration without sections": {"config": {}},
+    "no learning rate": {"config": {**CONFIG, "optimizer": {"name": "adam"}}},
+    "a learning rate that is text": {"config": {**CONFIG, "optimizer": {"lr": "0.1"}}},
+    "rates of utilization of one split": {"utilization": {"val": None}},
     "a label with markup": {"label": "<b>best</b>"},
     "a label of two lines": {"label": "best\u2028of all"},
     "a label written backwards": {"label": "\u202ebest"},

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from record_factory import population, record
+from record_factory import epoch_rows, population, record
 
 from miles_repro import report
 from miles_repro.plots import comparison
+from miles_repro.records import parse_summary
 from miles_repro.report import ablations, checks, figures, provenance
 from miles_repro.report.claims import CLAIMS
 from miles_repro.report.comparison import comparison_sheet
@@ -75,6 +77,23 @@ def test_one_of_two_equally_long_curves_may_lack_a_setting() -> None:
     found = checks.sensitivity(one, "concat", **ASKED)
     assert found.verdict == checks.UNRUN
     assert found.missing
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"environment": {}, "strategy_values": {"tau": [1, 2], "mu": None}},
+        {"environment": {"commit": 7}, "strategy_values": {"tau": "x", "mu": {}}},
+        {"strategy_values": {"tau": 10**400}},
+    ],
+)
+def test_what_a_foreign_record_may_hold_breaks_no_report(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    odd = [parse_summary(json.dumps(run)) for run in runs("miles", **changes)]
+    records = [*odd, *runs("vanilla"), *along_tau((0.0, 0.2, 0.5), 0.5)]
+    rows = {run["run_id"]: epoch_rows(run, 2) for run in report.dynamics_runs(records)}
+    assert report.write_all(records, tmp_path, command="x", commit="y", dynamics=rows)
 
 
 def test_a_search_alone_is_no_evidence() -> None:

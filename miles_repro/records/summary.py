@@ -54,6 +54,13 @@ class Splits(TypedDict):
     test: Scores
 
 
+class Utilization(TypedDict):
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+
+    val: dict[Name, FiniteFloat | None] | None
+    test: dict[Name, FiniteFloat | None] | None
+
+
 class Optimizer(TypedDict):
     __pydantic_config__ = _OPEN  # type: ignore[misc]
 
@@ -115,7 +122,7 @@ class Summary(TypedDict):
     val: Scores
     test: Scores
     gap: FiniteFloat | None
-    utilization: dict[Literal["val", "test"], dict[Name, FiniteFloat | None] | None]
+    utilization: Utilization
     instruments: dict[Literal["split", "probe"], Splits]
     missing: dict[Name, Scores]
     noise: dict[Name, Scores]

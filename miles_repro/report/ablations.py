@@ -10,7 +10,7 @@ from miles_repro.alike import same_but
 from miles_repro.paper import DEFAULTS, FUSIONS, MODALITIES, MUS, SOURCES, TAUS, published
 from miles_repro.report.comparison import heading, parts, side_label, sides
 from miles_repro.report.entry import Entry, Row, entry_table, result_notes
-from miles_repro.report.measures import values
+from miles_repro.report.measures import numeric, values
 from miles_repro.report.provenance import Origin, study_tags
 from miles_repro.report.table import Sheet, Table
 from miles_repro.selection import (
@@ -59,8 +59,10 @@ def curves(study: Study | None, fusion: str, parameter: str) -> list[Curve]:
     found: defaultdict[str, defaultdict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for run in study.records if study else ():
         if run["strategy"] == "miles" and run["fusion"] == fusion and source(run) == "val":
-            key = same_but(run, "seed", "trial", f"strategy.{parameter}")
-            found[key][str(float(setting(run, "strategy", parameter)))].append(run)
+            value = numeric(run, "strategy", parameter)
+            if value is not None:
+                key = same_but(run, "seed", "trial", f"strategy.{parameter}")
+                found[key][str(value)].append(run)
     full = [settings for _, settings in sorted(found.items()) if len(settings) >= 3]
     full.sort(key=lambda settings: (len(settings), sum(map(len, settings.values()))), reverse=True)
     # The setting is the trial here: one configuration per value, nothing to select.

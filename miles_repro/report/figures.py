@@ -21,11 +21,11 @@ from miles_repro.report.contrasts import (
     measure_label,
     measures_of,
 )
-from miles_repro.report.measures import interval, values
+from miles_repro.report.measures import interval, numeric, values
 from miles_repro.report.names import metric_label, place, stem, strategies, strategy_label
 from miles_repro.report.provenance import Origin
 from miles_repro.report.ranks import rank_groups, ranks
-from miles_repro.selection import Record, Study, setting
+from miles_repro.selection import Record, Study
 from miles_repro.stats import Interval, Ranks
 from miles_repro.verdicts import Verdict
 
@@ -100,9 +100,8 @@ def _dynamics(study: Study, rows: Rows) -> list[Picture]:
     metric = metric_label(study)
     found = []
     miles = runs.get("miles")
-    if miles:
-        tau = setting(miles, "strategy", "tau")
-        mu = setting(miles, "strategy", "mu")
+    tau, mu = (numeric(miles, "strategy", key) if miles else None for key in ("tau", "mu"))
+    if miles and tau is not None and mu is not None:
         title = f"MILES on {place(study)}: concatenation, seed {miles['seed']}, τ {tau:g}, μ {mu:g}"
         figure = dynamics.dynamics(
             rows[miles["run_id"]],
@@ -212,7 +211,7 @@ def _costs(study: Study) -> list[Picture]:
 
 def clock(study: Study) -> str:
     """CPU time where all ran on CPUs: it hardly feels what else the machine did."""
-    devices = {run["environment"]["device"] for run in study.records}
+    devices = {run["environment"].get("device") for run in study.records}
     return "CPU" if devices == {"cpu"} else "wall"
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from miles_repro.selection import Cell, Record, Study, is_unimodal
+from miles_repro.selection import Cell, Record, Study, is_unimodal, setting
 from miles_repro.stats import Interval, mean_ci
 
 Values = dict[int, float]
@@ -44,6 +44,15 @@ def measure(study: Study, record: Record, name: str, instrument: Instrument) -> 
         return None
     gap = known[0] - known[1] if len(known) == 2 else max(known) - min(known)
     return abs(gap) if name == "abs_gap" else gap
+
+
+def numeric(record: Record, section: str, key: str) -> float | None:
+    """A value of the run's configuration, None where it is no finite number."""
+    try:
+        found = float(setting(record, section, key))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _percent(value: float | None) -> float | None:

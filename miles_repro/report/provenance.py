@@ -57,8 +57,8 @@ def version() -> str:
 
 def commits(runs: Iterable[Record]) -> str:
     counts = Counter(
-        (run["environment"]["commit"] or "unknown")
-        + " (modified)" * bool(run["environment"]["dirty"])
+        str(run["environment"].get("commit") or "unknown")
+        + " (modified)" * bool(run["environment"].get("dirty"))
         for run in runs
     )
     names = [name for name, _ in counts.most_common()]
