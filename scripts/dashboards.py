@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
+from miles_repro.cli.options import ended
 from miles_repro.errors import UserError
 
 
@@ -22,12 +24,15 @@ def main() -> int:
     parser.add_argument("--project", default="miles-repro")
     parser.add_argument("--dry-run", type=Path, metavar="FILE", help="write the JSON, send nothing")
     parser.add_argument("--results", type=Path, default=Path("results/local"))
-    args = parser.parse_args()
-    try:
-        from miles_repro.tracking import connection, dashboards
-        from miles_repro.tracking.exchange import read_table
+    return ended(partial(refresh, parser.parse_args()))
 
-        connection.prepare_environment()
+
+def refresh(args: argparse.Namespace) -> int:
+    from miles_repro.tracking import connection, dashboards
+    from miles_repro.tracking.exchange import read_table
+
+    connection.prepare_environment()
+    try:
         if args.dry_run:
             tables = sorted((args.results / "tables").glob("*.csv"))
             names = [path.stem for path in tables if len(read_table(path))]
@@ -39,12 +44,8 @@ def main() -> int:
             return 0
         connection.require_server()
         print("\n".join(dashboards.save(args.entity, args.project)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except OSError as error:
-        print(f"error: cannot write {args.dry_run}: {error.strerror}", file=sys.stderr)
-        return 2
+        raise UserError(f"cannot write {args.dry_run}: {error.strerror}") from None
     return 0
 
 

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
+from miles_repro.cli.options import ended
 from miles_repro.errors import UserError
+from miles_repro.machine import stop_on_signals
 
 
 def main() -> int:
@@ -27,11 +30,8 @@ def main() -> int:
     parser.add_argument("--project", default="miles-repro", help="project for --all")
     parser.add_argument("--entity", help="entity for --all")
     args = parser.parse_args()
-    try:
-        return sync(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    stop_on_signals()
+    return ended(partial(sync, args))
 
 
 def sync(args: argparse.Namespace) -> int:

@@ -158,6 +158,15 @@ def test_nothing_kept_is_one_line(
     assert "no finished run" in line
 
 
+def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def find(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kept, "find", find)
+    assert call(monkeypatch, "0123456789ab") == 130
+    assert capsys.readouterr().err == "interrupted: run the same command again\n"
+
+
 def test_changed_code_is_a_warning(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -151,6 +151,20 @@ def test_sync_without_a_key_is_one_line(twenty: Any) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("name, value", [("WANDB_BASE_URL", "not a url"), ("WANDB_MODE", "")])
+@pytest.mark.parametrize("script", ["sync_wandb", "dashboards"])
+def test_a_setting_that_the_client_does_not_take_is_one_line(
+    twenty: Any, script: str, name: str, value: str
+) -> None:
+    env = environment(None) | {name: value}
+    where = [str(twenty[0])] if script == "sync_wandb" else []
+    done = python(f"scripts/{script}.py", *where, env=env)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: W&B cannot use its setting ")
+    assert name in line
+
+
 def test_unknown_values_are_left_out_and_keys_are_namespaced() -> None:
     flat = mirror.history_row(row(0, 1), "accuracy")
     assert "utilization/u_audio" not in flat
@@ -223,5 +237,8 @@ def test_a_key_is_found_in_the_environment_and_in_netrc(
         text = base64.b64encode(sent).decode()
         for form in (text, text.rstrip("=")):
             assert connection.hide_key(f"Basic {form} refused") == "Basic [key] refused"
+    both = "machine a.example\n password secret\nmachine b.example\n password secret-2\n"
+    netrc.write_text(both)
+    assert connection.hide_key("secret-2, secret") == "[key], [key]"
     monkeypatch.setenv("WANDB_API_KEY", "g/heim")
     assert connection.hide_key("http://user:g%2Fheim@host") == "http://user:[key]@host"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -179,6 +181,27 @@ def test_sync_goes_on_where_it_was_killed(server: WandbServer, tmp_path: Path) -
     assert "0 on the server" not in done.stdout
     for number in range(3):
         assert_complete(server.runs[header(number)["run_id"]], number, 4)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interrupted_sync_is_one_line(jobs: int, server: WandbServer, tmp_path: Path) -> None:
+    track(environment(None), root=tmp_path, runs=8)
+    script = str(REPO / "scripts/sync_wandb.py")
+    with subprocess.Popen(
+        [sys.executable, script, str(tmp_path), f"--jobs={jobs}"],
+        env=environment(server),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().endswith("8 to upload\n")
+        assert process.stdout.readline().startswith("[1/8]")
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr == "interrupted: run the same command again\n"
 
 
 @pytest.mark.slow

@@ -15,10 +15,12 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miles_repro import kept, metrics, provenance
+from miles_repro.cli.options import ended
 from miles_repro.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,16 +33,7 @@ RUNS, RESULTS = Path("results/runs"), Path("results/local/evaluation")
 
 
 def main() -> int:
-    args = parser().parse_args()
-    try:
-        evaluate(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename or args.out}: {error.strerror}", file=sys.stderr)
-        return 2
-    return 0
+    return ended(partial(evaluate, parser().parse_args()))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,7 +53,15 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def evaluate(args: argparse.Namespace) -> None:
+def evaluate(args: argparse.Namespace) -> int:
+    try:
+        _evaluate(args)
+    except OSError as error:
+        raise UserError(f"{error.filename or args.out}: {error.strerror}") from None
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> None:
     import pandas as pd
 
     from miles_repro.plots import canvas

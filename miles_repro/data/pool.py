@@ -1,11 +1,11 @@
-"""A pool of worker processes for preparation: one numeric thread each, gone with their parent."""
+"""A pool of worker processes: one numeric thread each, gone with their parent."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXP
 
 def in_parallel(
     call: Callable[[Task], Result], tasks: Sequence[Task], workers: int
-) -> Iterator[tuple[int, Result]]:
+) -> Generator[tuple[int, Result]]:
     """Yield ``(position, call(task))`` as results arrive, in any order.
 
     ``call`` must be picklable when ``workers`` > 1. One worker or one task runs right here. An
@@ -50,7 +50,7 @@ def in_parallel(
         except BrokenProcessPool:
             raise UserError(
                 "a worker process was killed (out of memory?): run the same command again to go "
-                "on from where it stopped, with fewer processes (workers=1) if it happens again"
+                "on from where it stopped, with fewer processes if it happens again"
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

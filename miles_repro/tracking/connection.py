@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
+from pydantic import ValidationError
+
 from miles_repro.errors import UserError
 
 PROBE_SECONDS = 3.0  # longest wait for a server that does not answer, once per process
@@ -62,39 +64,52 @@ def give_up(url: str, trouble: str) -> None:
     _unusable[url] = trouble
 
 
-def base_url() -> str:
-    """The W&B server: WANDB_BASE_URL, the user's W&B settings file, or the public one."""
+def client_settings() -> Any:
+    """The client's own, of WANDB_... variables and settings files.
+
+    Raises:
+        UserError: one has a value that the client does not take.
+    """
     import wandb
 
-    return str(wandb.setup().settings.base_url).rstrip("/")
+    try:
+        return wandb.setup().settings
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]  # it may be a key
+        name = "_".join(map(str, first["loc"]))
+        raise UserError(
+            f"W&B cannot use its setting {name} (WANDB_{name.upper()}, or a settings file): "
+            f"{first['msg'].lower()}"
+        ) from None
+
+
+def base_url() -> str:
+    """The W&B server: WANDB_BASE_URL, the user's W&B settings file, or the public one."""
+    return str(client_settings().base_url).rstrip("/")
 
 
 def project_url(project: str | None) -> str | None:
     """Where a browser shows ENTITY/PROJECT; None where the owner is not named."""
     if not project or "/" not in project:
         return None
-    import wandb
-
-    return f"{wandb.setup().settings.app_url}/{quote(project)}"
+    return f"{client_settings().app_url}/{quote(project)}"
 
 
 def has_key(url: str) -> bool:
     """Whether credentials for ``url`` are configured, without reading more than needed."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    return any(True for _ in _netrc_entries(url))
+    return any(found.authenticators(urlsplit(url).netloc) for found in _netrc_files())
 
 
-def _netrc_entries(url: str) -> Iterator[tuple[str, str | None, str | None]]:
-    """Login, account and password for the server of ``url``."""
+def _netrc_files() -> Iterator[netrc.netrc]:
     named = os.environ.get("NETRC")
     for path in [Path(named)] if named else [Path("~/.netrc"), Path("~/_netrc")]:
         try:
-            found = netrc.netrc(path.expanduser()).authenticators(urlsplit(url).netloc)
+            found = netrc.netrc(path.expanduser())
         except (OSError, RuntimeError, ValueError, netrc.NetrcParseError):
             continue
-        if found:
-            yield found
+        yield found
 
 
 def probe(url: str, seconds: float = PROBE_SECONDS) -> str | None:
@@ -140,10 +155,10 @@ def hide_key(text: str) -> str:
 
 
 def _keys() -> list[str]:
-    """API keys from the environment and from netrc."""
-    url = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
-    keys = [os.environ.get("WANDB_API_KEY"), *(entry[2] for entry in _netrc_entries(url))]
-    return [key for key in keys if key]
+    """API keys from the environment and from netrc, of whatever server; a part of another last."""
+    entries = [entry for found in _netrc_files() for entry in found.hosts.values()]
+    keys = {os.environ.get("WANDB_API_KEY"), *(password for _, _, password in entries)}
+    return sorted((key for key in keys if key), key=len, reverse=True)
 
 
 def settings(options: Mapping[str, Any]) -> dict[str, Any]:

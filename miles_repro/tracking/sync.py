@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Generator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import miles_repro.records as records
+from miles_repro.data.pool import in_parallel
 from miles_repro.tracking import HEADER, brief, header_of
 from miles_repro.tracking.connection import require_server
 from miles_repro.tracking.exchange import project_runs
@@ -116,27 +115,13 @@ def upload_all(items: list[Upload], jobs: int, report: Callable[[Upload, str | N
         UserError: the server does not answer any more; the rest would fail too.
     """
     failures = 0
-    with closing(_results(items, jobs)) as results:
-        for item, trouble in results:
-            report(item, trouble)
+    with closing(in_parallel(_try, items, jobs)) as results:
+        for at, trouble in results:
+            report(items[at], trouble)
             if trouble is not None:
                 failures += 1
                 require_server()
     return failures
-
-
-def _results(items: list[Upload], jobs: int) -> Generator[tuple[Upload, str | None]]:
-    if jobs <= 1 or len(items) <= 1:
-        for item in items:
-            yield item, _try(item)
-        return
-    pool = ProcessPoolExecutor(min(jobs, len(items)), mp_context=get_context("spawn"))
-    try:
-        futures = {pool.submit(_try, item): item for item in items}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _try(item: Upload) -> str | None:
