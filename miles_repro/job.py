@@ -29,7 +29,7 @@ from miles_repro import composing, places
 from miles_repro.config import Config
 from miles_repro.errors import UserError, one_line
 from miles_repro.machine import PARENT, duration
-from miles_repro.records import RunRecord, status_of
+from miles_repro.records import PREDICTIONS, WEIGHTS, RunRecord, status_of
 from miles_repro.run import Outcome, finished, run
 from miles_repro.sweep import launch
 
@@ -141,7 +141,9 @@ def describe(outcome: Outcome) -> str:
     if outcome.stale:
         which = ", ".join(outcome.stale[:3]) + (", .." if len(outcome.stale) > 3 else "")
         return f"{text}already done, with other code ({which} changed since): rerun=true repeats it"
-    if lacking := [k for k in outcome.config.keep if k not in outcome.summary["keep"]]:
+    c, files = outcome.config, {"weights": WEIGHTS, "predictions": PREDICTIONS}
+    # a record that was packed elsewhere names what it left there
+    if lacking := [k for k in c.keep if not (c.run_dir / files[k]).exists()]:
         return f"{text}already done, {' and '.join(lacking)} not kept: rerun=true keeps them"
     return f"{text}already done"
 

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from record_factory import record_of
 from support import settings
 
 from miles_repro import job, sweep
 from miles_repro.errors import UserError
+from miles_repro.records import RunRecord
+from miles_repro.run import Outcome
 
 
 def test_epochs_of_running_jobs_are_known_to_the_launching_process(tmp_path: Path) -> None:
@@ -36,6 +39,21 @@ def test_the_log_of_a_failure_is_kept_where_its_line_says(
     log = config.run_dir / "error.txt"
     assert job._keep(config, "Traceback\nValueError: x\udcff") == f" (log: {log})"
     assert log.read_text() == "Traceback\nValueError: x\\udcff\n"
+
+
+def test_what_is_kept_is_what_lies_there(tiny_data: Path, tmp_path: Path) -> None:
+    """Not what the record names: it may have been made elsewhere, and unpacked here."""
+    config = settings(tiny_data, tmp_path, keep=["weights", "predictions"])
+    record = RunRecord(config.run_dir)
+    summary = record_of(config.run_dir, keep=["predictions", "weights"])
+    record.finish(summary)
+    record.save_weights({})
+    outcome = Outcome("skipped", config, summary)
+    assert job.describe(outcome).endswith(
+        "already done, predictions not kept: rerun=true keeps them"
+    )
+    record.save_predictions({})
+    assert job.describe(outcome).endswith("already done")
 
 
 @pytest.mark.parametrize(
