@@ -117,6 +117,16 @@ def test_without_a_tracker_nothing_is_written(tmp_path: Path, config: dict[str, 
     assert not spent["wandb"]
 
 
+@pytest.mark.parametrize("tags", ["abc", [1], {"a": "b"}])
+def test_tags_that_are_no_list_of_text_are_refused_in_one_line(tmp_path: Path, tags: Any) -> None:
+    _, stderr = track(environment(None), root=tmp_path, config={"tags": tags})
+    (line,) = stderr.splitlines()
+    assert "no mirror of this run" in line
+    assert f"tracker.tags={tags}: give a list of text" in line
+    assert not list(tmp_path.rglob("wandb"))
+    assert json.loads((folder(tmp_path, 0) / "summary.json").read_text()) == summary(0, 4)
+
+
 def test_a_folder_that_cannot_be_written_costs_only_the_mirror(tmp_path: Path) -> None:
     run_dir = folder(tmp_path, 0)
     run_dir.mkdir(parents=True)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from miles_repro.errors import UserError
 from miles_repro.selection import SEARCH_SEED
 
 _SHORT = (
@@ -22,7 +23,11 @@ NAME_LENGTH = 128  # the longest that W&B shows
 
 
 def run_fields(options: Mapping[str, Any], header: Mapping[str, Any]) -> dict[str, Any]:
-    """Identity of the W&B run: id, name, group, job_type, tags, notes, config."""
+    """Identity of the W&B run: id, name, group, job_type, tags, notes, config.
+
+    Raises:
+        UserError: the tags are no list of text.
+    """
     h = header
     words = [h["strategy"], f"t{h['trial']}", f"s{h['seed']}", f"{h['dataset']}/{h['fusion']}"]
     return {
@@ -30,10 +35,17 @@ def run_fields(options: Mapping[str, Any], header: Mapping[str, Any]) -> dict[st
         "name": " ".join([*words, *own_overrides(h["command"])])[:NAME_LENGTH],
         "group": "/".join(h[key] for key in ("dataset", "budget", "fusion", "strategy")),
         "job_type": job_type(header),
-        "tags": [str(h["budget"]), *map(str, options.get("tags") or [])],
+        "tags": [str(h["budget"]), *_tags(options.get("tags"))],
         "notes": options.get("notes") or None,
         "config": flat_config(header),
     }
+
+
+def _tags(asked: object) -> list[str]:
+    tags = [] if asked is None else asked
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise UserError(f"tracker.tags={tags}: give a list of text, as tracker.tags=[first-try]")
+    return tags
 
 
 def own_overrides(command: str) -> list[str]:

@@ -86,6 +86,7 @@ class WandbTracker:
         self, options: Mapping[str, Any], header: Mapping[str, Any], run_dir: Path
     ) -> None:
         self._options = options
+        self._fields = run_fields(options, header)
         self._header = header
         self._run_dir = run_dir
         self._run: Any = None
@@ -118,7 +119,7 @@ class WandbTracker:
             resume="allow" if self._online else None,
             reinit="create_new",
             settings=wandb.Settings(**settings(self._options)),
-            **run_fields(self._options, self._header),
+            **self._fields,
         )
         self._run.define_metric("epoch", hidden=True)
         self._run.define_metric("*", step_metric="epoch")
