@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,15 @@ import miles_repro.records as records
 from miles_repro import composing
 from miles_repro.config import PATHS, Config
 from miles_repro.data.manifest import read_manifest
-from miles_repro.errors import UserError
-from miles_repro.records import PREDICTIONS, WEIGHTS, RunRecord, Summary, read_summary
+from miles_repro.errors import UserError, one_line
+from miles_repro.records import (
+    PREDICTIONS,
+    WEIGHTS,
+    RunRecord,
+    Summary,
+    printable,
+    read_summary,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,8 +47,23 @@ def config_of(folder: Path, summary: Summary, data_dir: Path, device: str = "cpu
         UserError: another version of this suite made the record, or the data set, pretrained
             weights or a teacher's record have changed or gone.
     """
+    try:
+        config = _restored(folder, summary, data_dir, device)
+        if config.run_id == summary["run_id"]:
+            return config
+        why = "made by another version, or pretrained weights have changed since"
+    except (LookupError, TypeError, AttributeError, ValueError) as e:
+        why = f"{type(e).__name__}: {one_line(e)}"
+    version = summary["config"].get("numbers_version")
+    raise UserError(
+        f"{folder}: its configuration cannot be restored "
+        f"({printable(f'numbers version {version}; {why}')[:300]})"
+    )
+
+
+def _restored(folder: Path, summary: Summary, data_dir: Path, device: str) -> Config:
     settings: dict[str, Any] = dict(summary["config"])
-    version = settings.pop("numbers_version", None)
+    settings.pop("numbers_version", None)
     dataset = dict(settings["dataset"])
     name, own = dataset["name"], dataset["modalities"]
     today = composing.resolve(composing.compose(["tracker=none"]))
@@ -64,13 +87,7 @@ def config_of(folder: Path, summary: Summary, data_dir: Path, device: str = "cpu
             for m, run in settings.pop("teachers", {}).items()
         },
     }
-    config = Config.model_validate(known)
-    if config.run_id != summary["run_id"]:
-        raise UserError(
-            f"{folder}: its configuration cannot be restored (numbers version {version}, or "
-            "pretrained weights that have changed since)"
-        )
-    return config
+    return Config.model_validate(known)
 
 
 def _with_paths(dataset: str, modality: str, node: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,14 +126,15 @@ def predictions(
             f"{folder} keeps neither weights nor predictions: repeat its command with "
             f"keep=[predictions] rerun=true ({summary['command']})"
         )
-    return _computed(config, record), "predictions computed again from kept weights"
+    return _computed(config, record, summary), "predictions computed again from kept weights"
 
 
-def _computed(config: Config, record: RunRecord) -> dict[str, np.ndarray]:
+def _computed(config: Config, record: RunRecord, summary: Summary) -> dict[str, np.ndarray]:
     import torch
 
     from miles_repro.config import build
     from miles_repro.data.reader import PreparedData
+    from miles_repro.evaluate import score
     from miles_repro.training import build_fit, usable_device
 
     torch.set_num_threads(config.runtime.threads)
@@ -144,7 +162,28 @@ def _computed(config: Config, record: RunRecord) -> dict[str, np.ndarray]:
             "during training; train it with keep=[predictions]"
         ) from None
     seen = fit.ctx.look(part("test"))
+    found = score(fit.task, seen.logits, seen.labels)
+    alike = summary["environment"].get("device") == device.type == "cpu"
+    for head in found.keys() | summary["test"].keys():
+        if not _as_recorded(found.get(head), summary["test"].get(head), alike):
+            raise UserError(
+                f"{record.folder}: the kept weights do not give the scores on record ({head}); "
+                "train it with keep=[predictions]"
+            )
     return {k: v.cpu().numpy() for k, v in {**seen.logits, "labels": seen.labels}.items()}
+
+
+def _as_recorded(found: Mapping[str, Any] | None, known: Any, alike: bool) -> bool:
+    """alike: both on a CPU. Another device or processor adds up in another order."""
+    if found is None or known is None:
+        return False
+    near = 1e-6 if alike else 1e-3
+    return all(
+        math.isclose(found[key], known[key], rel_tol=near, abs_tol=near)
+        if known[key] is not None
+        else not math.isfinite(found[key])
+        for key in (("metric", "loss") if alike else ("metric",))
+    )
 
 
 def _teacher(config: Config) -> Teacher:

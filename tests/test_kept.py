@@ -92,6 +92,47 @@ def test_kept_weights_predict_what_was_predicted(
     assert right == pytest.approx(summary["test"]["fused"]["metric"])
 
 
+def test_weights_that_do_not_predict_what_was_scored_are_refused(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    """AGM's parts need what the network says of zero inputs, which no weights hold."""
+    folder, summary = trained(tiny_data, tmp_path, "agm", "weights")
+    config = kept.config_of(folder, summary, tiny_data)  # type: ignore[arg-type]
+    with pytest.raises(kept.UserError, match=r"do not give the scores.*keep=\[predictions\]"):
+        kept.predictions(folder, config, summary)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("device", ["cpu", "NVIDIA H200"])
+def test_a_recorded_score_that_differs_is_refused(
+    device: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    folder, summary = trained(tiny_data, tmp_path, "vanilla", "weights")
+    summary["environment"]["device"] = device
+    config = kept.config_of(folder, summary, tiny_data)  # type: ignore[arg-type]
+    assert kept.predictions(folder, config, summary)  # type: ignore[arg-type]
+    summary["test"]["image"]["metric"] += 0.01
+    with pytest.raises(kept.UserError, match=r"scores on record \(image\)"):
+        kept.predictions(folder, config, summary)  # type: ignore[arg-type]
+
+
+def test_a_configuration_that_cannot_be_read_is_one_line(tiny_data: Path, tmp_path: Path) -> None:
+    folder, summary = trained(tiny_data, tmp_path, "vanilla")
+    dataset, optimizer = summary["config"]["dataset"], summary["config"]["optimizer"]
+    damage: list[dict[str, Any]] = [
+        {"optimizer": {**optimizer, "lr": None}},
+        {"optimizer": {**optimizer, "lr": "\x1b[31m"}},
+        {"dataset": {}},
+        {"dataset": {**dataset, "order": 5}},
+        {"dataset": {**dataset, "modalities": None}},
+        {"teachers": 5},
+    ]
+    for changes in damage:
+        odd: Any = {**summary, "config": {**summary["config"], **changes}}
+        with pytest.raises(kept.UserError, match="cannot be restored") as error:
+            kept.config_of(folder, odd, tiny_data)
+        assert str(error.value).isprintable()
+
+
 def test_scores_and_picture(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
