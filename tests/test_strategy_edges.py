@@ -13,7 +13,6 @@ from torch import nn
 from miles_repro.context import Batch, Teacher
 from miles_repro.fusions.late import Late
 from miles_repro.strategies import cggm, g2d, lfm, mbsd
-from miles_repro.strategies.sample_valuation import SampleValuation
 from miles_repro.strategies.ume import UME
 from miles_repro.tasks import TASKS, Multiclass
 
@@ -82,15 +81,6 @@ def test_distillation_of_one_output(task: str, want: float) -> None:
     assert float(apart) == pytest.approx(want, abs=1e-5)
 
 
-def test_sample_valuation_shows_modalities_with_the_others_at_zero() -> None:
-    ctx = context(SampleValuation(), {m: nn.Linear(2, 3) for m in "av"})
-    x = {m: torch.ones(1, 2) for m in "av"}
-    out = ctx.model(x)
-    alone = ctx.logits(out)["a"]
-    z = out.features
-    torch.testing.assert_close(alone, ctx.model.fusion({"a": z["a"], "v": 0 * z["v"]}))
-
-
 def test_changes_of_accuracy_that_cancel_scale_nothing() -> None:
     """In single precision .53 - .50 and .41 - .44 leave 3e-8."""
     task, y = Multiclass(2), torch.zeros(100, dtype=torch.int64)
@@ -105,23 +95,6 @@ def test_changes_of_accuracy_that_cancel_scale_nothing() -> None:
             [accuracy(b) - accuracy(a) for a, b in zip(before, after, strict=True)]
         )
         assert cggm.coefficients(change).tolist() == [1.0, 1.0]
-
-
-def test_relearning_leaves_a_run_that_diverges_alone(tiny_data: Path, tmp_path: Path) -> None:
-    fit = build_fit(
-        settings(
-            tiny_data,
-            tmp_path,
-            *("strategy=diagnosing_relearning", "fusion=concat"),
-            **{"strategy.every": 0.2, "epochs": 5},
-        )
-    )
-    for row in fit.epochs():
-        if row["epoch"] == 1:  # the first epoch that is due is the second
-            with torch.no_grad():
-                next(fit.model.encoders["audio"].parameters()).fill_(float("nan"))
-    assert fit.diverged
-    assert fit.epoch == 2
 
 
 def test_probabilities_of_zero_have_finite_losses_and_gradients() -> None:
