@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,8 @@ def test_an_interrupted_sync_is_one_line(jobs: int, server: WandbServer, tmp_pat
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # whoever started the tests in the background ignores it
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline().endswith("8 to upload\n")
