@@ -122,7 +122,7 @@ def _check_numbers(raw: Raw) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}={value}: a finite number")
     if raw["trial"] != "best" and not _is_count(raw["trial"]):
-        raise UserError(f"trial={raw['trial']!r}: a whole number from 0, or best")
+        raise UserError(f"trial={raw['trial']!r}: a whole number from 0 to 2^63 - 1, or best")
     if not _is_count(raw["seed"]):
         raise UserError(f"seed={raw['seed']!r}: a whole number from 0 to 2^63 - 1")
 

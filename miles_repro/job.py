@@ -33,7 +33,8 @@ from miles_repro.records import PREDICTIONS, WEIGHTS, RunRecord, status_of
 from miles_repro.run import Outcome, finished, run
 from miles_repro.sweep import launch
 
-OF_SWEEPS = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper")
+OF_SWEEPS = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweep")
+"""Beginnings of keys that mean nothing to a run alone."""
 BEAT_S = 1.0
 """The epoch of a running job is made known at most this often."""
 

@@ -25,7 +25,7 @@ from miles_repro.api import Verb
 from miles_repro.errors import UserError
 from miles_repro.hints import explain, of_hydra
 from miles_repro.machine import duration, end_with_parent, lead, stop_on_signals, warn_about_threads
-from miles_repro.records import SUMMARY, printable
+from miles_repro.records import SUMMARY, in_training, printable
 
 SHOWN = ("dataset", "fusion", "strategy", "trial", "seed")
 """Keys that a job's label has anyway."""
@@ -163,7 +163,9 @@ class Follower:
 
     def end(self) -> None:
         self.stop()
-        open_runs = [f for f in self.launch.elsewhere if not (f / SUMMARY).is_file()]
+        open_runs = [
+            f for f in self.launch.elsewhere if in_training(f) or not (f / SUMMARY).is_file()
+        ]
         # the others were listed twice: another job of this sweep has finished them
         self.counts["skipped"] += self.counts["busy"] - len(open_runs)
         self.counts["busy"], self.launch.elsewhere = len(open_runs), open_runs

@@ -12,8 +12,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from miles_repro.cli.options import ended
-from miles_repro.errors import UserError
+from miles_repro.errors import UserError, ended
 
 
 def main() -> int:

@@ -14,8 +14,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from miles_repro.cli.options import ended
-from miles_repro.errors import UserError
+from miles_repro.errors import UserError, ended
 from miles_repro.machine import stop_on_signals
 
 

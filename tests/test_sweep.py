@@ -18,7 +18,7 @@ from rich.console import Console
 from miles_repro import machine, sweep
 from miles_repro.errors import UserError
 from miles_repro.grid import Grid
-from miles_repro.records import SUMMARY, load_summaries
+from miles_repro.records import SUMMARY, RunRecord, load_summaries
 from miles_repro.sweep import Launch
 
 
@@ -284,6 +284,20 @@ def test_a_run_listed_twice_is_not_elsewhere_once_its_twin_is_done(
     assert "1 done, 1 skipped" in out
     assert err == ""
     assert not launch.elsewhere
+
+
+def test_a_finished_run_that_another_process_repeats_is_elsewhere(
+    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    follow(launch, tmp_path, seed="1")
+    record = RunRecord(tmp_path / "run")
+    record.finish({})
+    line = json.dumps(entry("job", "busy") | {"folder": str(record.folder)})
+    (tmp_path / "journal.a.1.jsonl").write_text(line + "\n")
+    with record.lease():
+        launch.end()
+    assert "1 busy" in capsys.readouterr().out
+    assert launch.elsewhere == [record.folder]
 
 
 def test_a_sweep_that_nobody_follows_does_not_pass() -> None:

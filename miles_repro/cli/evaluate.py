@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miles_repro import kept, metrics, provenance
-from miles_repro.cli.options import ended
-from miles_repro.errors import UserError
+from miles_repro.errors import UserError, ended
 
 if TYPE_CHECKING:
     import numpy as np

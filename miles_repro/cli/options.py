@@ -1,4 +1,4 @@
-"""What commands share: kinds of options, and mistakes in one line."""
+"""Options of the commands: kinds of values, and mistakes in one line."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ import argparse
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
-
-from miles_repro.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import NoReturn
 
 MOST_SEEDS = 10_000
 
@@ -22,18 +17,6 @@ class OneLine(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         print(f"error: {' '.join(message.split())} (see {self.prog} --help)", file=sys.stderr)
         sys.exit(2)
-
-
-def ended(command: Callable[[], int]) -> int:
-    """The exit status of a command: 2 after a mistake, 130 after Ctrl-C, a line of each."""
-    try:
-        return command()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again", file=sys.stderr)
-        return 130
 
 
 def at_least_one(text: str) -> int:

@@ -20,12 +20,13 @@ import argparse
 import shlex
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miles_repro import places
 from miles_repro.cli.options import OneLine, at_least_one, new_file, positive, price, seeds
-from miles_repro.errors import UserError
+from miles_repro.errors import UserError, ended
 from miles_repro.machine import lead, stop_on_signals
 from miles_repro.verdicts import EPS
 
@@ -46,14 +47,10 @@ def main() -> int:
     args = parser().parse_args()
     stop_on_signals()
     lead()
-    try:
-        return COMMANDS[args.command](args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command continues where this stopped", file=sys.stderr)
-        return 130
+    return ended(
+        partial(COMMANDS[args.command], args),
+        "interrupted: the same command continues where this stopped",
+    )
 
 
 def parser() -> argparse.ArgumentParser:

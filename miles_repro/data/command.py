@@ -13,9 +13,9 @@ import importlib
 import inspect
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
@@ -26,7 +26,7 @@ from miles_repro import places
 from miles_repro.data.download import download
 from miles_repro.data.manifest import read_manifest, verify
 from miles_repro.data.table_read import YAML_WORDS
-from miles_repro.errors import UserError
+from miles_repro.errors import UserError, ended
 
 CONF = places.CONF / "dataset"
 TABLE = "miles_repro.data.table"
@@ -56,14 +56,9 @@ Options by data set:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit status. Mistakes give one line and status 2."""
-    try:
-        return _run(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on from here", file=sys.stderr)
-        return 130
+    return ended(
+        partial(_run, arguments), "interrupted: run the same command again to go on from here"
+    )
 
 
 def _run(arguments: Sequence[str]) -> int:

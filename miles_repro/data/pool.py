@@ -50,7 +50,8 @@ def in_parallel(
         except BrokenProcessPool:
             raise UserError(
                 "a worker process was killed (out of memory?): run the same command again to go "
-                "on from where it stopped, with fewer processes if it happens again"
+                "on from where it stopped, if it happens again with fewer processes (workers=1, "
+                "--jobs=1)"
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -197,15 +197,25 @@ def last_error(folder: Path) -> str:
     return printable(lines[-1])[:500] if lines else "no message"
 
 
+def in_training(folder: Path) -> bool:
+    """Whether a process has the run; a finished one may be repeated just now.
+
+    Raises:
+        OSError, UserError: nobody can tell.
+    """
+    if not (folder / LOCK).exists():
+        return False
+    with exclusive(folder / LOCK, shared=True) as free:
+        return not free
+
+
 def status_of(folder: Path) -> str:
     """``done``, ``running``, ``failed`` or ``unfinished``; what cannot be read is unfinished."""
     if read_summary(folder, [], check_summary) is not None:
         return "done"
     try:
-        if (folder / LOCK).exists():
-            with exclusive(folder / LOCK, shared=True) as free:
-                if not free:
-                    return "running"
+        if in_training(folder):
+            return "running"
         return "failed" if (folder / ERROR).exists() else "unfinished"
     except (OSError, UserError):  # another user's folder, or no locks: nobody can tell
         return "unfinished"

@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any numerical library starts its threads
@@ -32,7 +33,7 @@ DATASETS = ("smnist_mini", "mfeat")
 
 
 def main() -> int:
-    from miles_repro.errors import UserError
+    from miles_repro.errors import ended
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -44,18 +45,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder of the report (results/bench)")
     parser.add_argument("--data-dir", type=Path, help="prepared data (default: $MILES_DATA, data)")
     args = parser.parse_args()
-    try:
-        measure(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: sections measured so far are kept", file=sys.stderr)
-        return 130
-    return 0
+    return ended(partial(measure, args), "interrupted: sections measured so far are kept")
 
 
-def measure(args: argparse.Namespace) -> None:
+def measure(args: argparse.Namespace) -> int:
     from bench import report
     from bench.work import FULL, QUICK, Work
     from miles_repro.errors import UserError
@@ -92,6 +85,7 @@ def measure(args: argparse.Namespace) -> None:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     print(f"report: {out / 'report.md'}" if out else report.render(found))
+    return 0
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,7 @@ SPARE_S = 20.0
 
 
 def main() -> int:
-    import torch
-
-    from miles_repro.errors import UserError
+    from miles_repro.errors import ended
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -41,21 +40,18 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, numbers without meaning")
     parser.add_argument("--minutes", type=float, default=8.0, help="in all (%(default)g)")
     args = parser.parse_args()
-    try:
-        if args.device == "cpu" and not args.quick:
-            raise UserError("--device cpu only tries the code: add --quick")
-        if args.device != "cpu" and not torch.cuda.is_available():
-            raise UserError("torch finds no GPU here: nothing was measured")
-        return measure(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing is kept", file=sys.stderr)
-        return 130
+    return ended(partial(measure, args), "interrupted: nothing is kept")
 
 
 def measure(args: argparse.Namespace) -> int:
+    import torch
+
+    from miles_repro.errors import UserError
+
+    if args.device == "cpu" and not args.quick:
+        raise UserError("--device cpu only tries the code: add --quick")
+    if args.device != "cpu" and not torch.cuda.is_available():
+        raise UserError("torch finds no GPU here: nothing was measured")
     from bench import gpu_parts, report
     from bench.gpu_process import CLASSES, DATA, MODALITIES, SHAPE, Deadline
     from bench.work import synthetic
