@@ -61,6 +61,8 @@ def learning_curve(
         if recipe.amp == torch.float16:
             clone.scaler = torch.amp.GradScaler(recipe.device.type)
         clone.optimizer = recipe.optimize(clone.model.parts())
+        for group in clone.optimizer.param_groups:  # at the rate that the run has by now
+            group["lr"] *= recipe.schedule(ctx.epoch, ctx.epochs)
 
         def losses() -> tuple[float, float]:
             seen = clone.observe("val") if held is None else clone.observe("train", held)

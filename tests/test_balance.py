@@ -29,6 +29,7 @@ from torch.nn.functional import cross_entropy
 from miles_repro import balance
 from miles_repro.config import LABELS, target
 from miles_repro.evaluate import score
+from miles_repro.fusions.concat import Concat
 from miles_repro.fusions.late import Late
 from miles_repro.loop import Fit, batches
 from miles_repro.seeding import derive
@@ -247,16 +248,19 @@ def test_every_strategy_has_a_public_name() -> None:
         assert getattr(importlib.import_module(module), name).__doc__
 
 
-@pytest.mark.parametrize("name", ["MLA", "ReconBoost", "AUG"])
-def test_what_a_strategy_brought_is_in_its_state(name: str) -> None:
-    """A fusion in place of the user's, heads that grew."""
+@pytest.mark.parametrize("name", ["MLA", "ReconBoost", "AUG", "DiagnosingRelearning"])
+def test_what_a_strategy_brought_or_knew_at_first_is_in_its_state(name: str) -> None:
+    """A fusion in place of the user's, heads that grew, the first weights."""
 
     def training(seed: int) -> tuple[balance.Balancer, nn.Module, Any]:
         torch.manual_seed(seed)
         encoders = {m: nn.Sequential(nn.Linear(4, 8), nn.ReLU()) for m in DIMS}
-        fusion = Late(DIMS, 3)
+        fusion = Late(DIMS, 3) if name != "DiagnosingRelearning" else Concat(DIMS, 3)
         optimizer = groups(*encoders.values(), fusion)
-        own = {"tau": 0.0, "every": 0.2} if name == "AUG" else {}
+        own: dict[str, Any] = {
+            "AUG": {"tau": 0.0, "every": 0.2},
+            "DiagnosingRelearning": {"every": 0.2, "data": {"train": (x, y), "val": (x, y)}},
+        }.get(name, {})
         made = getattr(balance, name)(optimizer, encoders, fusion, epochs=6, **own)
         return made, fusion, optimizer
 
@@ -297,3 +301,13 @@ def test_mlb_takes_a_foreign_optimizer_for_what_it_is() -> None:
     b = balance.MLB(sgd, encoders, fusion, heads, epochs=5, dims=DIMS)
     assert isinstance(b.ctx.optimizer, torch.optim.SGD)
     assert b.strategy._by_rate(b.ctx) is False
+    rate = torch.tensor(0.1)
+    adam = torch.optim.Adam(sgd.param_groups, lr=rate)
+    for group in adam.param_groups:
+        group["lr"] = rate
+    b = balance.MLB(adam, encoders, fusion, heads, epochs=5, dims=DIMS)
+    y, x = torch.tensor([0, 1, 2]), {m: torch.randn(3, 4) for m in encoders}
+    b.begin(1)
+    for _ in range(3):
+        b.train_step(x, y)
+    assert all(float(g["lr"]) == pytest.approx(0.1) for g in adam.param_groups)

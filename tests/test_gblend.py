@@ -18,8 +18,10 @@ from support import (
     settings,
 )
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from miles_repro.copies import Curve, held_out, learning_curve
+from miles_repro.recipe import Step
 from miles_repro.strategies import gblend
 from miles_repro.strategies.gblend import blend_weights
 
@@ -84,6 +86,24 @@ def test_gblend_in_training(
     assert set(trained.tolist()).isdisjoint(held.tolist())
     assert rows_used == (set(range(26)) if mode == "offline" else set(trained.tolist()))
     assert fit.samples == 4 * len(rows_used)
+
+
+def test_copies_train_at_the_rate_of_the_epoch(tiny_data: Path, tmp_path: Path) -> None:
+    fit = build_fit(settings(tiny_data, tmp_path, "strategy=gblend", "optimizer/schedule=step"))
+    rates: dict[int, float] = {}
+
+    def watched(self: torch.optim.Optimizer, *args: Any) -> None:
+        rates[fit.ctx.epoch] = max(g["lr"] for g in self.param_groups)
+
+    fit.ctx.recipe.schedule = Step(every=1, gamma=0.1)
+    rows = torch.arange(26)
+    handle = register_optimizer_step_pre_hook(watched)
+    try:
+        for fit.ctx.epoch in (1, 3):
+            learning_curve(fit.ctx, "fused", 1, rows, None, "loss")
+    finally:
+        handle.remove()
+    assert rates == pytest.approx({1: 0.02, 3: 0.0002})
 
 
 def test_a_copy_trains_one_head_alone_on_the_rows_not_held_out(

@@ -68,7 +68,7 @@ def test_scores_by_class_are_those_of_scikit_learn(n: int, classes: int, seed: i
     "strategy, fusion",
     [
         *(("vanilla", "film"), ("miles", "sum"), ("mla", "late"), ("amco", "concat")),
-        ("umt", "concat"),
+        *(("umt", "concat"), ("agm", "concat")),
     ],
 )
 def test_kept_weights_predict_what_was_predicted(
@@ -90,16 +90,6 @@ def test_kept_weights_predict_what_was_predicted(
         np.testing.assert_array_equal(read[head], again[head])
     right = (read["fused"].argmax(1) == read["labels"]).mean()
     assert right == pytest.approx(summary["test"]["fused"]["metric"])
-
-
-def test_weights_that_do_not_predict_what_was_scored_are_refused(
-    tiny_data: Path, tmp_path: Path
-) -> None:
-    """AGM's parts need what the network says of zero inputs, which no weights hold."""
-    folder, summary = trained(tiny_data, tmp_path, "agm", "weights")
-    config = kept.config_of(folder, summary, tiny_data)  # type: ignore[arg-type]
-    with pytest.raises(kept.UserError, match=r"do not give the scores.*keep=\[predictions\]"):
-        kept.predictions(folder, config, summary)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("device", ["cpu", "NVIDIA H200"])

@@ -74,6 +74,7 @@ def test_unknown_kind_of_search_space(tiny_data: Path, tmp_path: Path) -> None:
         (("strategy=unimodal",), ("strategy.modality",)),
         (("strategy=gblend", "strategy.holdout=1"), ("gblend: holdout=1", "below 1")),
         (("strategy=mses", "strategy.patience=0"), ("mses: patience=0",)),
+        (("strategy=mses", "strategy.weight=0"), ("mses: weight=0", "above 0")),
         (("strategy=ogm", "strategy.alpha=-1"), ("ogm: alpha=-1",)),
         (("strategy=ogm", "strategy.ends=2"), ("ogm: ends=2",)),
         (("strategy=mslr_k", "strategy.rates=many"), ("mslr_k: rates='many'", "mapping")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,17 +13,25 @@ from torch import nn
 
 from miles_repro.context import Batch, Teacher
 from miles_repro.fusions.late import Late
-from miles_repro.strategies import cggm, g2d, lfm, mbsd
+from miles_repro.strategies import agm, cggm, g2d, lfm, mbsd, midas
+from miles_repro.strategies.sample_valuation import SampleValuation
 from miles_repro.strategies.ume import UME
 from miles_repro.tasks import TASKS, Multiclass
 
 
-@pytest.mark.parametrize("strategy", ["arl", "cggm", "inforeg", "mmpareto", "ogm", "ogm_ge"])
+@pytest.mark.parametrize(
+    "strategy, values",
+    [
+        *[(name, {}) for name in ("arl", "cggm", "inforeg", "mmpareto", "ogm", "ogm_ge")],
+        ("mlb", {"strategy.apply": "grad"}),
+        ("pdmp", {"strategy.apply": "grad"}),
+    ],
+)
 def test_an_encoder_without_gradient_stays_as_it_is(
-    strategy: str, tiny_data: Path, tmp_path: Path
+    strategy: str, values: dict[str, Any], tiny_data: Path, tmp_path: Path
 ) -> None:
     """As one that is not fine-tuned: the other one trains."""
-    fit = build_fit(settings(tiny_data, tmp_path, *strategy_overrides(strategy)))
+    fit = build_fit(settings(tiny_data, tmp_path, *strategy_overrides(strategy), **values))
     encoder = fit.model.encoders["audio"]
     encoder.forward = torch.no_grad()(encoder.forward)  # type: ignore[method-assign]
     before = {m: copies_of(fit.model.encoders[m]) for m in ("image", "audio")}
@@ -81,6 +90,15 @@ def test_distillation_of_one_output(task: str, want: float) -> None:
     assert float(apart) == pytest.approx(want, abs=1e-5)
 
 
+def test_sample_valuation_shows_modalities_with_the_others_at_zero() -> None:
+    ctx = context(SampleValuation(), {m: nn.Linear(2, 3) for m in "av"})
+    x = {m: torch.ones(1, 2) for m in "av"}
+    out = ctx.model(x)
+    alone = ctx.logits(out)["a"]
+    z = out.features
+    torch.testing.assert_close(alone, ctx.model.fusion({"a": z["a"], "v": 0 * z["v"]}))
+
+
 def test_changes_of_accuracy_that_cancel_scale_nothing() -> None:
     """In single precision .53 - .50 and .41 - .44 leave 3e-8."""
     task, y = Multiclass(2), torch.zeros(100, dtype=torch.int64)
@@ -97,6 +115,23 @@ def test_changes_of_accuracy_that_cancel_scale_nothing() -> None:
         assert cggm.coefficients(change).tolist() == [1.0, 1.0]
 
 
+def test_relearning_leaves_a_run_that_diverges_alone(tiny_data: Path, tmp_path: Path) -> None:
+    fit = build_fit(
+        settings(
+            tiny_data,
+            tmp_path,
+            *("strategy=diagnosing_relearning", "fusion=concat"),
+            **{"strategy.every": 0.2, "epochs": 5},
+        )
+    )
+    for row in fit.epochs():
+        if row["epoch"] == 1:  # the first epoch that is due is the second
+            with torch.no_grad():
+                next(fit.model.encoders["audio"].parameters()).fill_(float("nan"))
+    assert fit.diverged
+    assert fit.epoch == 2
+
+
 def test_probabilities_of_zero_have_finite_losses_and_gradients() -> None:
     far = torch.tensor([[200.0, 0.0]], requires_grad=True)
     near = torch.tensor([[0.0, 200.0]], requires_grad=True)
@@ -108,3 +143,14 @@ def test_probabilities_of_zero_have_finite_losses_and_gradients() -> None:
         assert loss.isfinite()
         for gradient in torch.autograd.grad(loss, [far, near], retain_graph=True):
             assert gradient.isfinite().all()
+    z = [torch.randn(2, 3) for _ in "av"]
+    mix = midas.mixed(z, torch.tensor([0, 1]), torch.zeros(2, 2), torch.tensor([[1, 1], [0, 0]]))
+    assert mix.c.eq(0).all()
+
+
+def test_agm_knows_blank_inputs_before_its_first_step(tiny_data: Path, tmp_path: Path) -> None:
+    """A model read back from its weights takes none."""
+    fit = build_fit(settings(tiny_data, tmp_path, "strategy=agm", "fusion=concat"))
+    assert isinstance(fit.strategy, agm.AGM)
+    x, _ = fit.train.batch(torch.arange(1))
+    assert same_tensors(fit.strategy.blank, {m: torch.zeros_like(one) for m, one in x.items()})

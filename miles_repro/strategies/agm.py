@@ -103,6 +103,12 @@ class AGM(Strategy):
         self.blank: dict[str, Tensor] = {}
         self._seen: list[Tensor] = []
 
+    def setup(self, ctx: Context) -> None:
+        """A model that is only read, from kept weights, takes no step that would set ``blank``."""
+        if self.zero == "inputs" and "train" in set(ctx.parts):
+            x, _ = ctx.parts["train"].batch(torch.arange(1))
+            self.blank = {m: torch.zeros_like(one) for m, one in x.items()}
+
     def on_epoch_start(self, ctx: Context) -> None:
         self._seen = []
 
@@ -117,9 +123,11 @@ class AGM(Strategy):
             outputs = self._outputs(ctx, out, present)
             weights = shares(len(ctx.modalities)).to(outputs)
             phi = torch.einsum("ms,sbc->mbc", weights, outputs.detach())
-            k = self._coefficients(ctx, phi, batch.y).to(outputs)
+            k = self._coefficients(ctx, phi, batch.y).float()  # half precision may not hold it
             # As CE(f(all)), but f(S) gets the gradients of the phi_m that it is part of.
-            through = torch.einsum("s,sbc->bc", k @ weights, outputs - outputs.detach())
+            with torch.autocast(outputs.device.type, enabled=False):
+                still = (outputs - outputs.detach()).float()
+                through = torch.einsum("s,sbc->bc", k @ weights.float(), still)
             loss = ctx.task.loss(out.fused.detach() + through, batch.y)
         ctx.backward(loss)
         self._clip(ctx)

@@ -65,7 +65,7 @@ class DiagnosingRelearning(Strategy):
     """Send encoders that overfit part of the way back."""
 
     needs: ClassVar[Needs] = Needs(tasks=frozenset({"multiclass"}), passes=1.1)
-    persistent: ClassVar[tuple[str, ...]] = ("done", "strength")
+    persistent: ClassVar[tuple[str, ...]] = ("done", "strength", "initial")
 
     lam: float = hyper(3.0, ge=0)
     every: float = hyper(0.22, gt=0, le=1)
@@ -81,7 +81,7 @@ class DiagnosingRelearning(Strategy):
         n = len(ctx.parts["val"]) if "val" in ctx.parts else ctx.task.num_classes
         if n < ctx.task.num_classes:
             raise ValueError(f"{n} validation samples make no {ctx.task.num_classes} clusters")
-        self._initial = {
+        self.initial = {
             m: {k: p.detach().clone() for k, p in encoder.named_parameters()}
             for m, encoder in ctx.model.encoders.items()
         }
@@ -91,6 +91,8 @@ class DiagnosingRelearning(Strategy):
         if not due(ctx.epoch - 1, every, self.done, self.most):
             return
         seen = [ctx.observe("train", ctx.rows), ctx.observe("val")]
+        if not all(z.isfinite().all() for o in seen for z in o.features.values()):
+            return  # nothing to cluster; the run is about to end as diverged
         for m in ctx.modalities:
             found = [
                 separability(
@@ -99,9 +101,7 @@ class DiagnosingRelearning(Strategy):
                 for o in seen
             ]
             self.strength[m] = float(np.tanh(self.lam * abs(found[0] - found[1])))
-            ctx.reset(
-                f"encoder.{m}", self._initial[m], self.strength[m], self.reset_optimizer_state
-            )
+            ctx.reset(f"encoder.{m}", self.initial[m], self.strength[m], self.reset_optimizer_state)
         self.done += 1
 
     def log(self) -> dict[str, float]:

@@ -73,7 +73,7 @@ def mixed(z: list[Tensor], y: Tensor, confidence: Tensor, partners: Tensor) -> M
     return Mixed(
         source,
         labels,
-        p / p.sum(1, keepdim=True),
+        p / p.sum(1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny),
         (cosine * replaced).sum(1) / (m - 1),
         (labels != labels[:, :1]).any(dim=1),
     )

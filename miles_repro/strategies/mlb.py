@@ -101,14 +101,16 @@ class MLB(Strategy):
             id(p): factor for m, factor in k.items() for p in ctx.model.encoders[m].parameters()
         }
         for group in ctx.optimizer.param_groups:
-            group["lr"] *= factors.get(id(group["params"][0]), 1.0)
+            factor = factors.get(id(group["params"][0]), 1.0)
+            group["lr"] = group["lr"] * factor  # not in place: a rate may be a tensor
 
     def _scale_gradients(self, ctx: Context, k: dict[str, Tensor]) -> None:
         wide = self.variant == "official"
         for m, factor in k.items():
             groups = [f"encoder.{m}", f"head.{m}"] if wide else [f"encoder.{m}"]
             grads = [p.grad for p in ctx.parameters(groups) if p.grad is not None]
-            torch._foreach_mul_(grads, factor)
+            if grads:  # none of a frozen encoder
+                torch._foreach_mul_(grads, factor)
         fusion = ctx.model.fusion
         if wide and isinstance(fusion, Concat) and fusion.linear.weight.grad is not None:
             columns = fusion.linear.weight.grad.split(list(fusion.dims.values()), dim=1)

@@ -55,7 +55,7 @@ class MSES(Strategy):
 
     patience: float = hyper(0.2, gt=0, le=1)
     criterion: Literal["metric", "loss"] = "metric"
-    weight: float = hyper(1.0, ge=0)
+    weight: float = hyper(1.0, gt=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -58,7 +58,8 @@ class PDMP(Strategy):
             for m, k in self.factors.items():
                 encoder = ctx.model.encoders[m]
                 grads = [p.grad for p in encoder.parameters() if p.grad is not None]
-                torch._foreach_mul_(grads, k)
+                if grads:  # none of a frozen encoder
+                    torch._foreach_mul_(grads, k)
 
     def log(self) -> dict[str, float]:
         return {f"k_{m}": k for m, k in self.factors.items()}

@@ -8,7 +8,7 @@ Rule      v(S) of a training sample is |S| if the fused prediction with the feat
           samples; p = (2/3) (max - min) alpha (``func`` linear; tanh of that; square: power 1.5
           before alpha); int(p N) drawn samples are added that keep the lowest modality alone.
           One shuffle over all rows; a modality not kept is a zero feature.
-Loss      L_AB over the rows.
+Loss      L_AB over the rows. Unimodal predictions: the other features at zero.
 Defaults  level sample, alpha 1, part_ratio 0.2 (the code); warmup 0.08: its 5 of 60 epochs.
 Search    level, alpha {0.5, 1, 2}, warmup {0.02, 0.08, 0.17}.
 Deviations from the official code
@@ -29,7 +29,9 @@ import torch
 from torch import Tensor
 
 from miles_repro.context import Context, Segment
+from miles_repro.fusions.base import Fusion
 from miles_repro.hyper import hyper
+from miles_repro.model import Output
 from miles_repro.strategies.agm import shares, subsets
 from miles_repro.strategy import Needs, Strategy
 
@@ -98,6 +100,9 @@ class SampleValuation(Strategy):
         every, kept = every[shuffled], kept[shuffled]
         keep = {m: (kept == i) | (kept < 0) for i, m in enumerate(ctx.modalities)}
         return [Segment(rows[every], keep)]
+
+    def unimodal(self, ctx: Context, out: Output) -> dict[str, Tensor]:
+        return Fusion.unimodal(ctx.model.fusion, out.features)
 
     def _phi(self, ctx: Context, rows: Tensor) -> Tensor:
         seen = ctx.observe("train", rows)
