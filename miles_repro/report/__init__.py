@@ -13,36 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miles_repro.errors import UserError
-from miles_repro.selection import Record, Study, studies, study
+from miles_repro.selection import Record, Study, studies
 from miles_repro.verdicts import EPS
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console
 
     from miles_repro.report.provenance import Origin
     from miles_repro.report.table import Sheet
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
-
-
-def comparison_table(records: Iterable[Record], dataset: str, budget: str) -> pd.DataFrame:
-    """Strategies of one data set and budget in numbers, one row per (fusion, strategy, quantity).
-
-    Columns: quantity (fused, each modality by its probe, gap), mean, ci_low, ci_high (percent; None
-    without an interval), n_seeds, n_trials, trial, run_ids, costs in seconds, commit, command.
-    """
-    import pandas as pd
-
-    from miles_repro.report.comparison import comparison_sheet
-    from miles_repro.report.provenance import Origin
-
-    found = study(records, dataset, budget)
-    if found is None or not found.cells:
-        raise UserError(f"no finished run of dataset={dataset} budget={budget}: run some first")
-    (table,) = comparison_sheet(found, Origin("", "")).tables
-    return pd.DataFrame(table.data).drop(columns=["table", "paper", "paper_in_pi"])
 
 
 def print_comparison(
