@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from commands import REPO, finish, train, trained
+from commands import finish, train, trained
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -182,47 +182,6 @@ def test_two_launches_in_the_same_second_have_folders_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("lr=0.01", "no key 'lr': did you mean optimizer.lr?"),
-        ("strategy.taau=0.1", "no key 'strategy.taau': did you mean strategy.tau"),
-        ("strategi=miles", "no key 'strategi': did you mean strategy"),
-        ("strategy=mile", "no strategy 'mile': did you mean miles"),
-        ("seed=${seed}", "error: configuration: "),
-    ],
-)
-def test_a_mistaken_override_is_one_line_that_names_the_right_key(
-    tmp_path: Path, override: str, words: str
-) -> None:
-    done = finish(
-        [sys.executable, str(REPO / "train.py"), f"runtime.runs_dir={tmp_path}", override]
-    )
-    assert done.returncode == 2, done.stdout + done.stderr
-    text = done.stdout + done.stderr
-    assert words in text
-    assert len(text.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("jobs=[a,b]", "jobs=['a', 'b']: a file, or null"),
-        ("jobs=/dev/zero", "jobs=/dev/zero: no such file"),
-        ("params=3", "params=3: a mapping of keys to values, or null"),
-        ("max_batch_size=-1", "max_batch_size=-1: from 1, or null"),
-        ("max_batch_size=x", "max_batch_size=x: from 1, or null"),
-    ],
-)
-def test_a_mistake_about_the_sweep_itself_is_one_line(
-    tmp_path: Path, override: str, words: str
-) -> None:
-    script = [sys.executable, str(REPO / "train.py"), "-m", f"runtime.runs_dir={tmp_path}"]
-    done = finish([*script, f"hydra.sweeper.{override}"])
-    assert done.returncode == 2
-    assert done.stdout + done.stderr == f"error: hydra.sweeper.{words}\n"
-
-
-@pytest.mark.parametrize(
     ("workers", "threads", "warns"),
     [(1, 1, False), (10**4, 1, True), (10**4, "two", False), ("abc", 10**4, False)],
 )
@@ -257,15 +216,6 @@ def test_a_failing_cell_is_told_as_it_happens_and_at_the_end(
     assert len(refused) == 2
     assert all("no finished run" in line for line in refused)
     assert "Traceback" not in done.stdout + done.stderr
-
-
-def test_a_mistake_in_a_grid_is_found_before_anything_trains(
-    tiny_data: Path, tmp_path: Path
-) -> None:
-    done = finish(train(tiny_data, tmp_path / "runs", "strategy=vanilla_aux,typo", "epochs=1"))
-    assert done.returncode == 2, done.stdout
-    assert "no strategy 'typo'" in done.stderr
-    assert not list(tmp_path.rglob("summary.json"))
 
 
 def test_a_run_listed_twice_is_not_elsewhere_once_its_twin_is_done(
