@@ -250,7 +250,7 @@ from miles_repro.encoders.small import SmallCNN
 import torch
 data = PreparedData(Path(sys.argv[2]), "speaker", ["image", "audio"])
 samples, labels = data.part("val", torch.device("cpu"), 64).batch(torch.arange(4))
-SmallCNN(in_channels=1, width=4)(samples["audio"])
+SmallCNN(in_channels=1, channels=4)(samples["audio"])
 print(sorted({"torchvision", "transformers", "scipy", "pandas"} & set(sys.modules)))
 """
 

@@ -30,7 +30,7 @@ def encoders(shape: list[int], tokens: int | None) -> tuple[str, str]:
         return f"{target}.GRU, {step}, dim: 64}}", f"{target}.Transformer, {step}, dim: 128}}"
     channels = f"in_channels: {shape[0]}"
     return (
-        f"{{_target_: {PACKAGE}.small.SmallCNN, {channels}, width: 8}}",
+        f"{{_target_: {PACKAGE}.small.SmallCNN, {channels}, channels: 16}}",
         f"{{_target_: {PACKAGE}.resnet.resnet, depth: 18, {channels}}}",
     )
 

@@ -6,30 +6,27 @@ from torch import Tensor, nn
 
 
 class SmallCNN(nn.Module):
-    """Three convolutions with batch norm and ReLU, then a 3x3 grid of features.
+    """Two convolutions, each with max-pooling, batch norm and ReLU: a 3x3 grid of features.
 
-    Input (B, in_channels, H, W) float32 with H, W >= 4; output (B, ``dim``), dim = 36 * width.
-    Any spatial size works, so images and spectral features share it. Made for CPUs: the stem
-    strides, and norm and ReLU come after pooling, where a quarter of the values is left.
+    Input (B, in_channels, H, W) float32 with H, W >= 3; output (B, ``dim``), dim = 18 * channels.
+    Any spatial size works, so images and spectral features share it. Made for CPUs: a wide stem
+    that strides, as in ResNet, and everything that is not a convolution where few values are left.
     """
 
-    def __init__(self, in_channels: int = 1, width: int = 8) -> None:
+    def __init__(self, in_channels: int = 1, channels: int = 16) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(in_channels, width, 5, stride=2, padding=2, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, 2 * width, 3, padding=1, bias=False),
+            nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False),
             nn.MaxPool2d(2),
-            nn.BatchNorm2d(2 * width),
+            nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
-            nn.Conv2d(2 * width, 4 * width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(4 * width),
+            nn.Conv2d(channels, 2 * channels, 3, padding=1, bias=False),
+            nn.AdaptiveMaxPool2d(3),
+            nn.BatchNorm2d(2 * channels),
             nn.ReLU(inplace=True),
-            nn.AdaptiveAvgPool2d(3),
             nn.Flatten(),
         )
-        self.dim = 36 * width
+        self.dim = 18 * channels
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
