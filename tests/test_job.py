@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from commands import environment, train
 from omegaconf import OmegaConf
 from record_factory import record_of
 from support import settings
@@ -77,3 +79,20 @@ def test_what_only_a_sweep_reads_is_refused_alone(monkeypatch: pytest.MonkeyPatc
         job._check_alone()
     hydra.overrides.hydra = ["hydra.searchpath=[]"]
     job._check_alone()
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_reader_that_leaves_ends_no_job(many: bool, tiny_data: Path, tmp_path: Path) -> None:
+    """As ``| head`` does: every run is finished all the same, without a traceback."""
+    command = train(tiny_data, tmp_path, f"seed={'0,1' if many else '0'}", "epochs=3")
+    if not many:
+        command.remove("-m")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment()) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert len(list(tmp_path.rglob("summary.json"))) == (2 if many else 1)
