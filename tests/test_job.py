@@ -89,7 +89,8 @@ def test_a_reader_that_leaves_ends_no_job(many: bool, tiny_data: Path, tmp_path:
         command.remove("-m")
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment()) as process:
-        assert process.stdout and process.stderr
+        assert process.stdout
+        assert process.stderr
         assert process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
