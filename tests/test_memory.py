@@ -68,7 +68,7 @@ def test_a_whole_epoch_stays_below_the_limit(data_dir: Path, tmp_path: Path) -> 
     command = [
         *(sys.executable, "train.py", "dataset=cremad", "budget=smoke", "strategy=miles"),
         *("budget.data_fraction=1.0", "epochs=1", "tracker=none", "runtime.device=cpu"),
-        *("dataset.encoders.small.video.width=2", "dataset.encoders.small.audio.width=2"),
+        *("dataset.encoders.small.video.channels=2", "dataset.encoders.small.audio.channels=2"),
         *(f"runtime.data_dir={data_dir}", f"runtime.runs_dir={runs}"),
     ]
     peak = peak_gib(command, tmp_path / "log")

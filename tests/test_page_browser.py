@@ -119,7 +119,7 @@ def test_without_script_the_tables_show(browser: Browser, made: Made) -> None:
         browser.call("Page.navigate", url=made.file.as_uri())
         text, until = "", time.monotonic() + 20
         while "Without scripts" not in text and time.monotonic() < until:
-            text = browser.run("document.body ? document.body.innerText : ''")
+            text = browser.run("document.readyState == 'complete' ? document.body.innerText : ''")
     finally:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
     assert "Strategies compared: LUMA, budget paper" in text
